@@ -1,0 +1,1 @@
+"""Where the work runs: a Dask client for a named site."""

@@ -130,9 +130,7 @@ CLUSTER_COLUMNS: tuple[Column, ...] = (
     Column("sc_rms", "<f4", "ADU", "population standard deviation of all pixels"),
     Column("sc_energy", "<f4", "keV", "calibrated energy, -1 without a calibration"),
     Column("sc_pathlength", "<f4", "px", "length along the skeleton, -1 without the calibration stage"),
-    Column(
-        "sc_redpixIdx", "<f4", "", "index of its first pixel among the event's saved pixels, -1 if not saved"
-    ),
+    Column("sc_redpixIdx", "<f4", "", "index of its first pixel among the event's saved pixels, -1 if not saved"),
     Column("sc_theta", "<f4", "deg", "direction of the axis in the x-y plane"),
     Column("sc_length", "<f4", "px", "extent along the major axis"),
     Column("sc_width", "<f4", "px", "extent along the minor axis"),

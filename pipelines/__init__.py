@@ -1,0 +1,1 @@
+"""The services around the library, and the command line."""

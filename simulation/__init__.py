@@ -1,0 +1,1 @@
+"""Physics from a particle to a raw run."""

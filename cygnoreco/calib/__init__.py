@@ -1,0 +1,1 @@
+"""Calibration payloads by content hash: pedestal and lens response."""

@@ -1,0 +1,1 @@
+"""From points to clusters: DBSCAN on the lattice, iDBSCAN, directional clustering."""

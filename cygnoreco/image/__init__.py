@@ -1,0 +1,1 @@
+"""From raw frames to points: orientation, pedestal, suppression, filters."""

@@ -1,0 +1,1 @@
+"""Raw runs in every container, and the files that come out."""

@@ -1,0 +1,1 @@
+"""Fused forms of a section of stages, each tied by test to the plain form."""

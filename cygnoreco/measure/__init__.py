@@ -1,0 +1,1 @@
+"""From clusters to their variables."""
