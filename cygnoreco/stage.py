@@ -69,9 +69,7 @@ class Stage:
             if key not in self.parameters:
                 raise InputError(f"unknown parameter '{self.name}.{key}'" + nearest(key, self.parameters))
         return {
-            name: _check(f"{self.name}.{name}", parameter.annotation, values[name])
-            if name in values
-            else parameter.default
+            name: _check(f"{self.name}.{name}", parameter.annotation, values.get(name, parameter.default))
             for name, parameter in self.parameters.items()
         }
 
@@ -144,6 +142,8 @@ def _check(where: str, annotation: Any, value: Any) -> Any:
 
     if isinstance(value, list):  # TOML has arrays where signatures have tuples
         value = tuple(value)
+    if value == "none" and type(None) in typing.get_args(annotation):  # and no word for None
+        value = None
     try:
         return _adapter(annotation).validate_python(value, strict=True)
     except ValidationError as error:

@@ -1,0 +1,160 @@
+"""Which pedestal belongs to a run: from a raw run, a saved map, or a folder of both."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from cygnoreco.calib.pedestal import Pedestal
+from cygnoreco.errors import CygnoError, InputError
+from cygnoreco.io.opening import open_source
+from cygnoreco.io.source import Source
+from cygnoreco.types import Camera
+
+_LOG = logging.getLogger(__name__)
+_MAP = re.compile(r"(?:pedmap_run|pedestal[-_]run)(\d+).*\.(?:root|npz)")
+_RAW = re.compile(r"(?:run|histograms_Run)(\d+)\.(?:mid(?:\.gz|\.lz4|\.bz2)?|root|h5|zarr)")
+
+#: Frames read at a time.
+BLOCK = 8
+
+
+def find_pedestal(
+    which: Pedestal | str | Path, run: int, camera: Camera, *, cache: Path | None = None
+) -> Pedestal:
+    """Find or make the pedestal of a run.
+
+    Parameters
+    ----------
+    which : Pedestal, str or Path
+        A pedestal; a raw pedestal run; a saved pedestal, ours or ``pedmap_run*_rebin1.root``; or a folder of those,
+        of which the latest valid one not after the run is taken.
+    run : int
+        Run number.
+    camera : Camera
+        Its camera; the pedestal must have its shape.
+    cache : Path, optional
+        Folder where pedestals made from raw runs are kept; by default the user's cache folder.
+
+    Raises
+    ------
+    InputError
+        Nothing suitable there, or a map of another shape.
+    """
+    if isinstance(which, Pedestal):
+        pedestal = which
+    else:
+        path = Path(which)
+        if path.is_dir() and path.suffix != ".zarr":
+            path = latest_before(path, run, camera)
+        pedestal = load_or_make(path, camera, cache=cache)
+    if pedestal.mean.shape != camera.shape:
+        raise InputError(
+            f"the pedestal of run {pedestal.run} has {pedestal.mean.shape[0]} x {pedestal.mean.shape[1]} pixels, "
+            f"{camera.name} of run {run} has {camera.height} x {camera.width}"
+        )
+    return pedestal
+
+
+def load_or_make(path: Path, camera: Camera, *, cache: Path | None = None) -> Pedestal:
+    """Load a saved pedestal, or make one from a raw run and keep it for the next time.
+
+    Parameters
+    ----------
+    path : Path
+        A raw run or a saved map.
+    camera : Camera
+        The camera wanted of a raw run.
+    cache : Path, optional
+        As for :func:`find_pedestal`.
+
+    Raises
+    ------
+    InputError
+        No such file, or neither a raw run nor a pedestal.
+    """
+    if not path.exists():
+        raise InputError(f"no pedestal at '{path}'")
+    if is_saved_map(path):
+        return Pedestal.load(path)
+    source = open_source(path)
+    folder = cache or Path(platformdirs.user_cache_dir("cygnoreco")) / "pedestals"
+    stored = folder / f"pedestal-{source.digest[:24]}-{camera.name}.npz"
+    if stored.exists():
+        return Pedestal.load(stored)
+    pedestal = pedestal_of(source, camera.name)
+    try:
+        pedestal.save(stored)
+    except OSError as error:
+        _LOG.debug("the pedestal of %s is not kept: %s", path, error)
+    return pedestal
+
+
+def pedestal_of(source: Source, camera: str, *, max_frames: int | None = None) -> Pedestal:
+    """Make a pedestal from the frames of a raw run.
+
+    Parameters
+    ----------
+    source : Source
+        An opened run.
+    camera : str
+        Bank name.
+    max_frames : int, optional
+        Use the first ones only; the experiment's program takes 201.
+
+    Raises
+    ------
+    InputError
+        No such camera in the run, or fewer than two frames.
+    """
+    if camera not in [each.name for each in source.cameras]:
+        there = ", ".join(each.name for each in source.cameras) or "none"
+        raise InputError(f"no camera '{camera}' in the pedestal run '{source.path}'; there: {there}")
+    n = len(source.table(camera))
+    n = min(n, max_frames) if max_frames else n
+    blocks = (source.read(camera, start, min(start + BLOCK, n)) for start in range(0, n, BLOCK))
+    return Pedestal.from_frames(blocks, run=source.run_number, camera=camera)
+
+
+def is_saved_map(path: Path) -> bool:
+    """Whether a file is a saved pedestal by its name: ``.npz``, or a ROOT file ``pedmap_...``."""
+    return path.suffix == ".npz" or (path.suffix == ".root" and path.name.startswith("pedmap"))
+
+
+def latest_before(folder: Path, run: int, camera: Camera) -> Path:
+    """Latest pedestal in a folder that is valid for a run.
+
+    Saved maps, and raw runs whose settings say that they are pedestal runs (``/Configurations/Pedestal``), with a run
+    number not above the run's. Of a map and a raw run of one number the map is taken: it costs nothing.
+
+    Raises
+    ------
+    InputError
+        None; says what is there.
+    """
+    found: list[tuple[int, int, Path]] = []
+    for path in folder.iterdir():
+        for pattern, rank in ((_MAP, 1), (_RAW, 0)):
+            if match := pattern.fullmatch(path.name):
+                found.append((int(match[1]), rank, path))
+    for number, rank, path in sorted(found, reverse=True):
+        if number <= run and (rank == 1 or _says_pedestal(path, camera)):
+            return path
+    there = ", ".join(str(number) for number in sorted({number for number, _, _ in found})) or "none"
+    raise InputError(f"no pedestal in '{folder}' at or before run {run}; runs and maps there: {there}")
+
+
+def _says_pedestal(path: Path, camera: Camera) -> bool:
+    try:
+        source = open_source(path)
+    except CygnoError as error:
+        _LOG.warning("'%s' is passed over in the search for a pedestal: %s", path, error)
+        return False
+    settings: Mapping[str, Any] = source.odb().get("Configurations", {})
+    flag = settings.get("Pedestal", False)
+    return flag in (True, 1, "y", "true") and camera in source.cameras

@@ -1,0 +1,274 @@
+"""The path of one block: raw frames in, tables out. Nothing here reads or writes a file."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cygnoreco.calib.pedestal import Pedestal
+from cygnoreco.calib.response import Response
+from cygnoreco.cluster.directional import directional
+from cygnoreco.cluster.idbscan import idbscan
+from cygnoreco.cluster.lattice import dbscan, group
+from cygnoreco.errors import InputError
+from cygnoreco.image.correct import (
+    accept,
+    correct_saturation,
+    mean_and_rms,
+    saturation_polynomial,
+    spark_limit,
+    subtract,
+    suppress,
+    totals,
+    upper_cut,
+)
+from cygnoreco.image.filters import median, noise_filter, rebin
+from cygnoreco.image.orient import orient
+from cygnoreco.image.patches import patches
+from cygnoreco.image.points import points
+from cygnoreco.kernels.image import FACTOR, Cuts, Section, image_section, prepare_cuts
+from cygnoreco.measure.density import density_calibration
+from cygnoreco.measure.redpix import redpix
+from cygnoreco.measure.variables import measure
+from cygnoreco.recipe import Recipe
+from cygnoreco.tables import CUT_SHORT, SATURATED, SPARK, Tables, concatenate, event_table
+from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, Camera, Frames
+
+_CLUSTERINGS = {"dbscan": dbscan, "idbscan": idbscan, "directional": directional}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Calibration of one camera in the orientation of the recipe's images.
+
+    Attributes
+    ----------
+    mean, rms : ndarray
+        Pedestal, (H, W) float64, ADU.
+    factor : ndarray
+        Inverse of the lens response, (H, W) float64.
+    cuts : Cuts
+        The recipe's cuts on a pixel as integers, for the fused section.
+    """
+
+    mean: NDArray[np.float64]
+    rms: NDArray[np.float64]
+    factor: NDArray[np.float64]
+    cuts: Cuts
+
+    @property
+    def maps(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Mean, rms and factor."""
+        return self.mean, self.rms, self.factor
+
+
+def calibrate(pedestal: Pedestal, response: Response, recipe: Recipe, container: str) -> Calibration:
+    """Turn pedestal and response to the orientation of the recipe.
+
+    Raises
+    ------
+    InputError
+        The two are for different sensors.
+    """
+    if pedestal.mean.shape != response.factor.shape:
+        raise InputError(
+            f"the pedestal is for a sensor of {pedestal.mean.shape} pixels, the response for {response.factor.shape}"
+        )
+    maps = (orient(each, container, **recipe["orient"]) for each in (pedestal.mean, pedestal.rms, response.factor))
+    mean, rms, factor = map(np.ascontiguousarray, maps)
+    cuts = prepare_cuts(mean, rms, **recipe["upper_cut"], **recipe["suppress"], **recipe["accept"])
+    return Calibration(mean, rms, factor, cuts)
+
+
+def check_camera(recipe: Recipe, camera: Camera) -> None:
+    """Raise InputError if the recipe does not fit the sensor: the rebin factor, or an acceptance that leaves nothing."""
+    height, width = camera.shape
+    factor = recipe["rebin"]["factor"]
+    if height % factor or width % factor:
+        raise InputError(f"rebin.factor = {factor} does not divide the {height} x {width} pixels of {camera.name}")
+    for low, high, size, axis in (("xmin", "xmax", width, "columns"), ("ymin", "ymax", height, "rows")):
+        first, last = recipe["accept"][low] or 0, recipe["accept"][high]
+        if first >= min(size if last is None else last, size):
+            raise InputError(
+                f"accept.{low} = {first} and accept.{high} = {last} leave none of the {size} {axis} of {camera.name}"
+            )
+
+
+def correct(
+    frames: Frames, calibration: Calibration, recipe: Recipe, container: str, what: str = "corrected"
+) -> NDArray[np.float64]:
+    """Images at a step of the chain, by the plain stages.
+
+    Parameters
+    ----------
+    frames : ndarray
+        (n, H, W) uint16, orientation of the sensor.
+    calibration : Calibration
+        From :func:`calibrate` with the same recipe.
+    recipe : Recipe
+        Stages and parameters.
+    container : str
+        Container of the run, which decides the orientation in ``winter23``.
+    what : str
+        ``corrected``, ``suppressed`` or ``rebinned``; see :meth:`cygnoreco.raw.Run.corrected`.
+
+    Returns
+    -------
+    ndarray
+        (n, H, W) or, for ``rebinned``, (n, H / factor, W / factor) float64, ADU.
+    """
+    raw = upper_cut(orient(frames, container, **recipe["orient"]), **recipe["upper_cut"])
+    sub = correct_saturation(subtract(raw, calibration.mean), **recipe["saturation"])
+    if what == "corrected":
+        return sub * calibration.factor
+    zs = accept(suppress(sub, calibration.rms, **recipe["suppress"]), **recipe["accept"])
+    if what == "suppressed":
+        return zs * calibration.factor
+    if what == "rebinned":
+        return rebin(zs, **recipe["rebin"])
+    raise InputError(f"unknown step '{what}'; valid: corrected, suppressed, rebinned")
+
+
+def reconstruct_block(
+    frames: Frames,
+    rows: NDArray[Any],
+    calibration: Calibration,
+    recipe: Recipe,
+    *,
+    container: str,
+    run: int,
+    pedestal_run: int,
+) -> tuple[Tables, dict[str, float]]:
+    """Reconstruct a block of frames.
+
+    Parameters
+    ----------
+    frames : ndarray
+        (n, H, W) uint16, orientation of the sensor.
+    rows : ndarray
+        (n,) ``FRAME_DTYPE``: event numbers and times of the frames.
+    calibration : Calibration
+        From :func:`calibrate` with the same recipe.
+    recipe : Recipe
+        Stages and parameters.
+    container : str
+        Container of the run.
+    run, pedestal_run : int
+        Run numbers for the tables.
+
+    Returns
+    -------
+    tables : Tables
+        One event a frame, without the frames that the spark veto left without an entry.
+    seconds : dict
+        Wall seconds by stage, summed over the block.
+    """
+    clock = _Clock()
+    with clock("orient"):
+        oriented = orient(frames, container, **recipe["orient"])
+    pieces: list[Tables] = []
+    vetoed: list[int] = []
+    with clock("pedsub"):  # subtraction, suppression, acceptance, median and rebinning in one pass
+        section = _section(oriented, calibration, recipe)
+    limit = spark_limit(frames.shape[1:], baseline=recipe["spark"]["baseline"], excess=recipe["spark"]["excess"])
+    for index, row in enumerate(rows):
+        columns: dict[str, Any] = {name: row[name] for name in ("event", "serial", "timestamp")}
+        columns |= {"run": run, "pedestal_run": pedestal_run}
+        columns["cmos_integral"] = section.integral[index]
+        columns["cmos_mean"], columns["cmos_rms"] = mean_and_rms(
+            section.integral[index], section.squares[index], frames[index].size
+        )
+        before = dict(clock.seconds)
+        if section.raw[index] <= limit:
+            clusters, pixels, quality, n_points = _clusters(
+                oriented[index], section.picture[index], section.edges[index], calibration, recipe, clock
+            )
+        elif recipe["spark"]["keep_entry"]:
+            clusters, pixels = np.empty(0, CLUSTER_DTYPE), np.empty(0, REDPIX_DTYPE)
+            quality, n_points = SPARK, 0
+        else:
+            vetoed.append(int(row["event"]))
+            continue
+        columns |= {"quality": quality, "lp_len": n_points, "nSc": len(clusters), "nRedpix": len(pixels)}
+        shared = {name: clock.seconds[name] / len(rows) for name in ("orient", "pedsub")}
+        spent = {name: value - before.get(name, 0.0) for name, value in clock.seconds.items()}
+        event = event_table(columns, {**spent, **shared}, **recipe["tables"])
+        pieces.append(Tables(event, clusters, pixels))
+    joined = concatenate(pieces) if pieces else Tables(np.empty(0, EVENT_DTYPE), *_NOTHING)
+    return Tables(joined.events, joined.clusters, joined.redpix, tuple(vetoed)), dict(clock.seconds)
+
+
+_NOTHING = (np.empty(0, CLUSTER_DTYPE), np.empty(0, REDPIX_DTYPE))
+
+
+def _section(frames: Frames, calibration: Calibration, recipe: Recipe) -> Section:
+    """Fused form of the image section where there is one for the recipe, else the plain stages: same bits."""
+    if not recipe["saturation"]["enabled"] and recipe["rebin"]["factor"] == FACTOR:
+        return image_section(frames, calibration.mean, calibration.cuts, median=recipe["median"]["enabled"])
+    sub = correct_saturation(
+        subtract(upper_cut(frames, **recipe["upper_cut"]), calibration.mean), **recipe["saturation"]
+    )
+    zs = accept(suppress(sub, calibration.rms, **recipe["suppress"]), **recipe["accept"])
+    picture, edges = (rebin(image, **recipe["rebin"]) for image in (zs, median(zs, **recipe["median"])))
+    return Section(picture, edges, *totals(zs), frames.sum(axis=(-2, -1), dtype=np.uint64))
+
+
+def _clusters(
+    frame: Frames,
+    picture: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    calibration: Calibration,
+    recipe: Recipe,
+    clock: _Clock,
+) -> tuple[NDArray[Any], NDArray[Any], int, int]:
+    """From the two rebinned images of a frame to its clusters, saved pixels, quality bits and number of points."""
+    with clock("noisered"):
+        rows, cols, weights = points(noise_filter(edges, **recipe["noise"]), picture, **recipe["points"])
+    with clock("DBSCAN"):
+        clustering = _CLUSTERINGS[recipe.clustering](rows, cols, weights, **recipe[recipe.clustering])
+        order, offsets = group(clustering.labels)
+    with clock("variables"):
+        rows, cols = rows[order], cols[order]
+        tags = clustering.tags[order[offsets[:-1]]]
+        z, above, saturated = patches(frame, *calibration.maps, rows, cols, **_pixel_parameters(recipe))
+        table = measure(rows, cols, offsets, z, above, saturated, tags, **recipe["measure"])
+        energy, length = density_calibration(rows, cols, offsets, z, **recipe["energy"])
+        table["sc_energy"], table["sc_pathlength"] = energy, length
+        pixels = redpix(table, rows, cols, offsets, z, **recipe["redpix"])
+    quality = SATURATED * bool(saturated.any()) | CUT_SHORT * clustering.cut_short
+    return table, pixels, quality, len(weights)
+
+
+def _pixel_parameters(recipe: Recipe) -> dict[str, Any]:
+    """What the fused and the local forms need of the stages before the filters."""
+    saturation = recipe["saturation"]
+    polynomial = saturation_polynomial(
+        saturation["quadratic"], saturation["onset"], saturation["counts_per_density"]
+    )
+    return {
+        "factor": recipe["rebin"]["factor"],
+        "saturation": polynomial if saturation["enabled"] else None,
+        **recipe["upper_cut"],
+        **recipe["suppress"],
+        **recipe["accept"],
+    }
+
+
+class _Clock:
+    """Wall seconds by stage: ``with clock("pedsub"): ...``."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start  # type: ignore[assignment]

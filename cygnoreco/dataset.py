@@ -1,0 +1,208 @@
+"""A dataset on disk: where parts wait, how a finished result is published, and how one is recognised.
+
+Layout below the user's output folder::
+
+    reco_run05001_3D.root               the official name, a hard link to the latest published file
+    calibration/pedestal-<hash>.npz     payloads by content
+    datasets/run05001-CAM0-<key>/       one result, named by its lineage key
+        lineage.json                    what the key is made of
+        parts/frames-000000-000008.part.npz
+        result/                         appears whole, in one step
+            reco_run05001_3D.root  reco_run05001_3D.zarr/  summary.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cygnoreco.errors import InputError
+from cygnoreco.io.atomic import atomic_folder, atomic_write, remove_leftovers
+from cygnoreco.io.parts import Receipt, committed_parts, read_part
+from cygnoreco.io.root_tables import read_root, write_root
+from cygnoreco.io.zarr_tables import read_zarr, write_zarr
+from cygnoreco.tables import Tables
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Folder of one result.
+
+    Attributes
+    ----------
+    out : Path
+        The user's output folder.
+    name : str
+        Stem of the output files, ``reco_run05001_3D``.
+    folder : Path
+        ``out/datasets/run05001-CAM0-<key>``.
+    """
+
+    out: Path
+    name: str
+    folder: Path
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the committed parts."""
+        return self.folder / "parts"
+
+    @property
+    def result(self) -> Path:
+        """Folder of the finished result."""
+        return self.folder / "result"
+
+    @property
+    def root_file(self) -> Path:
+        """The published ROOT file."""
+        return self.result / f"{self.name}.root"
+
+    @property
+    def official(self) -> Path:
+        """The experiment's name for it, in the user's folder."""
+        return self.out / f"{self.name}.root"
+
+
+def dataset_of(out: Path, *, run: int, camera: str, key: str, several: bool) -> Dataset:
+    """Name the dataset of a run's camera; with ``several`` cameras the file's name says which."""
+    suffix = f"_{camera}" if several else ""
+    return Dataset(out, f"reco_run{run:05d}{suffix}_3D", out / "datasets" / f"run{run:05d}-{camera}-{key}")
+
+
+def begin(dataset: Dataset, lineage: Mapping[str, Any], *, force: bool) -> list[Receipt]:
+    """Make the dataset's folder, or find what an earlier start left in it.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Where.
+    lineage : mapping
+        What the key is made of, kept for people and for :func:`cygnoreco.lineage.differences`.
+    force : bool
+        Throw away what is there.
+
+    Returns
+    -------
+    list of Receipt
+        Parts that need not be done again.
+    """
+    if force and dataset.folder.exists():
+        (dataset.result / "summary.json").unlink(missing_ok=True)  # first: half a result must not pass for a whole one
+        shutil.rmtree(dataset.folder)
+    dataset.parts.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(dataset.parts)
+    with atomic_write(dataset.folder / "lineage.json") as temporary:
+        temporary.write_text(json.dumps(lineage, indent=2, sort_keys=True) + "\n")
+    return committed_parts(dataset.parts)
+
+
+def finished(dataset: Dataset) -> dict[str, Any] | None:
+    """Summary of a whole result, or None.
+
+    A result counts when its summary is there and the ROOT file has the size that it says. What a start that was
+    killed just before its end left undone, the official name and the tidying, is done here.
+    """
+    try:
+        summary: dict[str, Any] = json.loads((dataset.result / "summary.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    recorded = summary["files"][dataset.root_file.name]
+    if not dataset.root_file.is_file() or dataset.root_file.stat().st_size != recorded["bytes"]:
+        return None
+    if not dataset.official.exists() or not dataset.official.samefile(dataset.root_file):
+        _link(dataset.root_file, dataset.official)
+    shutil.rmtree(dataset.parts, ignore_errors=True)
+    return summary
+
+
+def publish(
+    dataset: Dataset,
+    receipts: list[Receipt],
+    *,
+    parameters: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    key: str,
+    time: int,
+) -> dict[str, Any]:
+    """Merge committed parts to the output files and make the result official.
+
+    The folder of the result takes its name in one step: killed at any line, a second start finds either a whole
+    result or all parts.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Where.
+    receipts : list of Receipt
+        All parts of the run, in order.
+    parameters, provenance, key, time
+        As for :func:`cygnoreco.io.root_tables.write_root`.
+    summary : mapping
+        What else the summary holds.
+
+    Returns
+    -------
+    dict
+        The complete summary.
+    """
+    lengths = {table: sum(receipt.counts[table] for receipt in receipts) for table in ("events", "clusters", "redpix")}
+    with atomic_folder(dataset.result) as staging:
+        root_file = staging / dataset.root_file.name
+        write_root(root_file, _pieces(receipts), parameters=parameters, provenance=provenance, key=key, time=time)
+        write_zarr(staging / f"{dataset.name}.zarr", _pieces(receipts), lengths=lengths, provenance=provenance)
+        files = {root_file.name: {"bytes": root_file.stat().st_size, "sha256": _sha256(root_file)}}
+        complete = {**summary, "rows": lengths, "files": files}
+        (staging / "summary.json").write_text(json.dumps(complete, indent=2, sort_keys=True) + "\n")
+    return finished(dataset) or complete
+
+
+def load_tables(path: str | Path) -> Tables:
+    """Tables of a result: from its ROOT file, its Zarr folder, or the dataset's folder.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``reco_run05001_3D.root`` (ours or the experiment's), ``....zarr``, or ``datasets/run05001-...``.
+
+    Raises
+    ------
+    InputError
+        Nothing there, or no such tables in it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"no result at '{path}'")
+    if path.is_file():
+        return read_root(path)
+    if path.suffix == ".zarr":
+        return read_zarr(path)
+    inside = sorted(path.glob("**/reco_*.zarr"))
+    if not inside:
+        raise InputError(f"no finished result in '{path}'")
+    return read_zarr(inside[0])
+
+
+def _pieces(receipts: list[Receipt]) -> Iterator[Tables]:
+    return (read_part(Path(receipt.path)) for receipt in receipts)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _link(source: Path, name: Path) -> None:
+    """Give a file a second name in one step, replacing what had it; a copy where links are not possible."""
+    with atomic_write(name) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)

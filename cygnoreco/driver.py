@@ -1,0 +1,419 @@
+"""Drives a run through its blocks: plans what is missing, has it done, merges and publishes."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cygnoreco.calib.find import find_pedestal
+from cygnoreco.calib.pedestal import Pedestal
+from cygnoreco.calib.response import load_response
+from cygnoreco.chain import check_camera
+from cygnoreco.dataset import Dataset, begin, dataset_of, finished, load_tables, publish
+from cygnoreco.errors import DataError, InputError
+from cygnoreco.graph import CalibrationRef, cut, parts_array
+from cygnoreco.io.parts import Receipt
+from cygnoreco.lineage import canonical_json, key_of, lineage
+from cygnoreco.raw import Run, open_run
+from cygnoreco.recipe import Recipe
+from cygnoreco.tables import Tables
+from cygnoreco.types import Camera
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+#: Libraries whose versions are recorded.
+_LIBRARIES = ("cygnoreco", "numpy", "scipy", "numba", "dask", "distributed", "uproot", "zarr")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is; passed to the caller's ``watch`` after every block.
+
+    Attributes
+    ----------
+    frames, total : int
+        Frames done, of all, parts of an earlier start counted in.
+    clusters : int
+        Clusters found so far.
+    bytes : int
+        Raw pixels read by this start.
+    """
+
+    frames: int
+    total: int
+    clusters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished reconstruction.
+
+    Attributes
+    ----------
+    tables : Tables
+        Events, clusters and saved pixels as structured arrays.
+    summary : mapping
+        Counts, faults, timings, provenance; what ``--json`` prints.
+    path : Path or None
+        The ROOT file, None if no output folder was given.
+    resumed : int
+        Frames that an earlier start had done; all of them when the result was there already.
+    """
+
+    tables: Tables
+    summary: Mapping[str, Any]
+    path: Path | None
+    resumed: int
+
+
+@dataclass(frozen=True)
+class CalibrationChoice:
+    """The calibration of a run: what tasks need to find it, and the number of the pedestal run."""
+
+    reference: CalibrationRef
+    pedestal_run: int
+
+
+def reconstruct(
+    run: Run | str | Path,
+    *,
+    pedestal: Pedestal | str | Path,
+    response: str | Path | None = None,
+    recipe: Recipe | str | Path = "lime",
+    camera: str | None = None,
+    client: Client | None = None,
+    block: int = 8,
+    out: str | Path | None = None,
+    force: bool = False,
+    strict: bool = False,
+    watch: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Reconstruct a raw run.
+
+    The result depends on the run, the recipe and the calibration alone: not on block size, client, workers or order.
+
+    Parameters
+    ----------
+    run : Run, str or Path
+        An opened run or its file.
+    pedestal : Pedestal, str or Path
+        A pedestal; or the path of a raw pedestal run, of a saved pedestal (ours or ``pedmap_run*_rebin1.root``), or of
+        a folder of those, of which the latest one not after the run is taken.
+    response : str or Path, optional
+        Lens response: the experiment's ROOT file, a file of ours, ``none`` for a flat one, ``generated:...``; by
+        default the recipe's.
+    recipe : Recipe, str or Path
+        Recipe, name of a shipped one, or a TOML file.
+    camera : str, optional
+        Bank name; needed when the run has several cameras.
+    client : distributed.Client, optional
+        Where the blocks are computed; without one, in this process.
+    block : int
+        Frames a block: the unit of work, of memory and of resuming.
+    out : str or Path, optional
+        Output folder, shared with the client's workers. Blocks are committed there as they finish, and a second call
+        does only what is missing. Without it nothing is kept on disk.
+    force : bool
+        Do it again even if it is done.
+    strict : bool
+        Raise at the first fault of the raw file instead of going on without the bad events.
+    watch : callable, optional
+        Called with :class:`Progress` at the start and after every block.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    InputError
+        Wrong file, recipe, calibration or camera.
+    DataError
+        With ``strict``, the first fault of the file.
+    """
+    run = run if isinstance(run, Run) else open_run(run)
+    recipe = Recipe.load(recipe)
+    if block < 1:
+        raise InputError(f"block = {block}: at least 1 frame is needed")
+    if strict and run.faults:
+        first = run.faults[0]
+        raise DataError(f"'{run.path}': {first.message}", event=first.event, offset=first.offset)
+    with _folder(out) as folder:
+        choice = calibration_of(run, recipe, pedestal, response, camera=camera, folder=folder / "calibration")
+        document = lineage(
+            run=run.number,
+            digest=run.source.digest,
+            camera=run.camera(camera).name,
+            recipe=recipe,
+            pedestal=choice.reference.pedestal_digest,
+            response=choice.reference.response_digest,
+        )
+        key = key_of(document)
+        dataset = dataset_of(
+            folder, run=run.number, camera=run.camera(camera).name, key=key, several=len(run.cameras) > 1
+        )
+        summary = None if force else finished(dataset)
+        resumed = len(run.table(camera))
+        if summary is None:
+            done = begin(dataset, document, force=force)
+            resumed = sum(receipt.stop - receipt.start for receipt in done)
+            summary = _work(run, recipe, choice, dataset, document, done, camera, client, block, watch)
+        return Result(
+            tables=load_tables(dataset.result),
+            summary=summary,
+            path=dataset.official if out is not None else None,
+            resumed=resumed,
+        )
+
+
+def calibration_of(
+    run: Run,
+    recipe: Recipe,
+    pedestal: Pedestal | str | Path,
+    response: str | Path | None = None,
+    *,
+    camera: str | None = None,
+    folder: Path | None = None,
+) -> CalibrationChoice:
+    """Find the calibration of a run and make sure that tasks will find the same.
+
+    Parameters
+    ----------
+    run, recipe, pedestal, response, camera
+        As for :func:`reconstruct`.
+    folder : Path, optional
+        Where a pedestal is stored by its content for the tasks to load; by default a temporary folder.
+
+    Raises
+    ------
+    InputError
+        The calibration does not exist or does not fit the camera.
+    """
+    sensor = run.camera(camera)
+    found = find_pedestal(pedestal, run.number, sensor)
+    check_camera(recipe, sensor)
+    folder = folder or Path(tempfile.mkdtemp(prefix="cygnoreco-calibration-"))
+    stored = folder / f"pedestal-{found.digest[:16]}.npz"
+    if not stored.exists():
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        found.save(stored)
+    name = _response_name(response, recipe)
+    factor = load_response(name, sensor.shape, **recipe["response"])
+    key = canonical_json([found.digest, factor.digest, recipe.canonical()])
+    reference = CalibrationRef(str(stored.resolve()), found.digest, name, factor.digest, recipe, key)
+    return CalibrationChoice(reference, found.run)
+
+
+def missing(n: int, done: list[Receipt], block: int) -> list[tuple[int, int]]:
+    """Bounds of the blocks that are not covered by committed parts.
+
+    Parameters
+    ----------
+    n : int
+        Frames of the run.
+    done : list of Receipt
+        Parts that are there, in order, without overlap.
+    block : int
+        Frames a block at most.
+    """
+    bounds = []
+    position = 0
+    for start, stop in [(receipt.start, receipt.stop) for receipt in done] + [(n, n)]:
+        bounds += [(position + first, position + last) for first, last in cut(start - position, block)]
+        position = stop
+    return bounds
+
+
+def _work(
+    run: Run,
+    recipe: Recipe,
+    choice: CalibrationChoice,
+    dataset: Dataset,
+    document: Mapping[str, Any],
+    done: list[Receipt],
+    camera: str | None,
+    client: Client | None,
+    block: int,
+    watch: Callable[[Progress], None] | None,
+) -> dict[str, Any]:
+    started = time.time()
+    total = len(run.table(camera))
+    receipts = list(done)
+    fresh: list[Receipt] = []
+
+    def report() -> None:
+        if watch:
+            watch(
+                Progress(
+                    frames=sum(each.stop - each.start for each in receipts),
+                    total=total,
+                    clusters=sum(each.counts["clusters"] for each in receipts),
+                    bytes=sum(each.counts["bytes"] for each in fresh),
+                )
+            )
+
+    report()
+    bounds = missing(total, done, block)
+    if bounds:
+        parts = parts_array(
+            run.ref(camera),
+            bounds,
+            choice.reference,
+            run=run.number,
+            pedestal_run=choice.pedestal_run,
+            folder=str(dataset.parts.resolve()),
+        )
+        for receipt in _receipts(parts, client):
+            receipts.append(receipt)
+            fresh.append(receipt)
+            report()
+    receipts.sort()
+    return publish(
+        dataset,
+        receipts,
+        parameters=_reco_params(recipe, run.camera(camera)),
+        provenance={
+            "key": key_of(document),
+            "lineage": document,
+            "recipe": recipe.name,
+            "pedestal_run": choice.pedestal_run,
+            "faults": [asdict(fault) for fault in run.faults],
+            "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
+        },
+        summary=_summary(run, recipe, choice, dataset, document, receipts, fresh, started),
+        key=key_of(document),
+        time=_begin_of(run, camera),
+    )
+
+
+def _receipts(parts: Any, client: Client | None) -> Iterator[Receipt]:
+    """Receipts of the blocks as they are committed, in whatever order."""
+    blocks = [parts.blocks[index] for index in range(parts.numblocks[0])]
+    if client is None:
+        for block in blocks:
+            yield block.compute(scheduler="synchronous")[0]
+        return
+    from distributed import as_completed
+
+    futures = client.compute(blocks)
+    try:
+        for future in as_completed(futures):
+            yield future.result()[0]
+    finally:
+        client.cancel(futures)
+
+
+def _summary(
+    run: Run,
+    recipe: Recipe,
+    choice: CalibrationChoice,
+    dataset: Dataset,
+    document: Mapping[str, Any],
+    receipts: list[Receipt],
+    fresh: list[Receipt],
+    started: float,
+) -> dict[str, Any]:
+    seconds: Counter[str] = Counter()
+    for receipt in receipts:
+        seconds.update(receipt.seconds)
+    finished_at = time.time()
+    return {
+        "status": "bad events" if run.faults else "good",
+        "run": run.number,
+        "camera": document["input"]["camera"],
+        "input": str(run.path),
+        "output": str(dataset.official),
+        "dataset": str(dataset.folder),
+        "key": key_of(document),
+        "lineage": document,
+        "recipe": recipe.name,
+        "pedestal_run": choice.pedestal_run,
+        "frames": sum(receipt.stop - receipt.start for receipt in receipts),
+        "clusters": sum(receipt.counts["clusters"] for receipt in receipts),
+        "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
+        "faults": [asdict(fault) for fault in run.faults],
+        "seconds_by_stage": dict(sorted(seconds.items())),
+        "started": started,
+        "finished": finished_at,
+        "wall_s": finished_at - started,
+        "frames_this_start": sum(receipt.stop - receipt.start for receipt in fresh),
+        "host": {
+            "name": socket.gethostname(),
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "python": sys.version.split()[0],
+            "versions": {name: metadata.version(name) for name in _LIBRARIES},
+        },
+    }
+
+
+#: Names that the experiment's ``Reco_params`` has for parameters of ours.
+_OFFICIAL = {
+    "rebin": "rebin.factor",
+    "nsigma": "suppress.nsigma",
+    "min_neighbors_average": "noise.min_average",
+    "cimax": "upper_cut.cimax",
+    "xmin": "accept.xmin",
+    "xmax": "accept.xmax",
+    "ymin": "accept.ymin",
+    "ymax": "accept.ymax",
+    "dbscan_eps": "directional.eps",
+    "dbscan_minsamples": "directional.min_samples",
+    "dir_radius": "directional.radius",
+    "dir_min_accuracy": "directional.min_accuracy",
+    "dir_minsamples": "directional.min_points",
+    "dir_thickness": "directional.thickness",
+    "max_attempts": "directional.max_attempts",
+    "isolation_radius": "directional.isolation_radius",
+}
+
+
+def _reco_params(recipe: Recipe, camera: Camera) -> dict[str, Any]:
+    """Scalars of the recipe: by the experiment's name where it has one, else ``stage_parameter``.
+
+    Texts and lists stand in the provenance.
+    """
+    official = {where: name for name, where in _OFFICIAL.items()}
+    found: dict[str, Any] = {"npixx": np.int32(camera.width)}
+    for stage in recipe.active():
+        for key, value in recipe[stage.name].items():
+            if isinstance(value, (bool, int, float)):
+                name = official.get(f"{stage.name}.{key}", f"{stage.name}_{key}")
+                found[name] = np.float32(value) if isinstance(value, float) else np.int32(value)
+    return found
+
+
+def _begin_of(run: Run, camera: str | None) -> int:
+    table = run.table(camera)
+    return int(table["timestamp"][0]) if len(table) else 0
+
+
+def _response_name(response: str | Path | None, recipe: Recipe) -> str:
+    name = str(response) if response is not None else recipe.response
+    return str(Path(name).resolve()) if Path(name).exists() else name
+
+
+@contextmanager
+def _folder(out: str | Path | None) -> Iterator[Path]:
+    """The user's output folder, or a temporary one that is gone at the end."""
+    if out is not None:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        yield Path(out)
+        return
+    with tempfile.TemporaryDirectory(prefix="cygnoreco-") as temporary:
+        yield Path(temporary)

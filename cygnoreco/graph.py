@@ -1,0 +1,203 @@
+"""From a run to Dask arrays: frames, corrected images, and parts; a block is one chunk and one fused task.
+
+Pixels never travel: a task holds the name of a file and a range of frames, reads the block where it runs, and gives
+back tables. Files and calibration are opened once a process and found again by content.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from cygnoreco.calib.pedestal import Pedestal
+from cygnoreco.calib.response import load_response
+from cygnoreco.chain import Calibration, calibrate, correct, reconstruct_block
+from cygnoreco.errors import DataError
+from cygnoreco.io.opening import open_source
+from cygnoreco.io.parts import Receipt, write_part
+from cygnoreco.io.source import Source
+from cygnoreco.recipe import Recipe
+from cygnoreco.types import Camera, Frames
+
+Bounds = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class RunRef:
+    """What a task needs to find a run's frames: small, and the same on every machine that sees the file."""
+
+    path: str
+    digest: str
+    camera: Camera
+    shapes: tuple[tuple[str, tuple[int, int]], ...] = ()
+    cache: str | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationRef:
+    """What a task needs to find the calibration: files by content hash, and the recipe that prepares them."""
+
+    pedestal: str
+    pedestal_digest: str
+    response: str
+    response_digest: str
+    recipe: Recipe
+    key: str
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def cut(n: int, block: int) -> list[tuple[int, int]]:
+    """Bounds of the blocks of ``n`` frames."""
+    return [(start, min(start + block, n)) for start in range(0, n, block)]
+
+
+def frames_array(ref: RunRef, bounds: Bounds) -> da.Array:
+    """Frames as a lazy array, one chunk a block.
+
+    Parameters
+    ----------
+    ref : RunRef
+        The run and one of its cameras.
+    bounds : sequence of (int, int)
+        First and last-plus-one frame of each block.
+
+    Returns
+    -------
+    dask.array.Array
+        Shape (frames, height, width), uint16; chunks are never cut inside a frame.
+    """
+    return da.map_blocks(
+        _load,
+        chunks=(tuple(stop - start for start, stop in bounds), (ref.camera.height,), (ref.camera.width,)),
+        dtype=np.uint16,
+        meta=np.empty((0, 0, 0), np.uint16),
+        name=f"frames-{da.core.tokenize(ref, tuple(bounds))}",
+        ref=ref,
+        bounds=tuple(bounds),
+    )
+
+
+def corrected_array(ref: RunRef, bounds: Bounds, calibration: CalibrationRef, what: str) -> da.Array:
+    """Corrected images as a lazy array; ``what`` as for :func:`cygnoreco.chain.correct`."""
+    frames = frames_array(ref, bounds)
+    factor = calibration.recipe["rebin"]["factor"] if what == "rebinned" else 1
+    return frames.map_blocks(
+        _correct,
+        chunks=(frames.chunks[0], (ref.camera.height // factor,), (ref.camera.width // factor,)),
+        dtype=np.float64,
+        meta=np.empty((0, 0, 0)),
+        ref=ref,
+        calibration=calibration,
+        what=what,
+    )
+
+
+def parts_array(
+    ref: RunRef, bounds: Bounds, calibration: CalibrationRef, *, run: int, pedestal_run: int, folder: str
+) -> da.Array:
+    """Committed parts as a lazy array of :class:`~cygnoreco.io.parts.Receipt`, one chunk a block.
+
+    Dask fuses reading and reconstruction of a block to one task, so that a graph has as many tasks as blocks.
+    """
+    frames = frames_array(ref, bounds)
+    return frames.map_blocks(
+        _commit,
+        chunks=((1,) * len(bounds),),
+        drop_axis=[1, 2],
+        dtype=object,
+        meta=np.empty(0, object),
+        name=f"part-{calibration.key}-{da.core.tokenize(ref, tuple(bounds), folder)}",
+        ref=ref,
+        bounds=tuple(bounds),
+        calibration=calibration,
+        run=run,
+        pedestal_run=pedestal_run,
+        folder=folder,
+    )
+
+
+def _load(ref: RunRef, bounds: Bounds, block_id: tuple[int, ...] | None = None) -> Frames:
+    assert block_id is not None
+    start, stop = bounds[block_id[0]]
+    source, lock = _open(ref)
+    with lock:  # a compressed stream has one position
+        return source.read(ref.camera.name, start, stop)
+
+
+def _correct(frames: Frames, ref: RunRef, calibration: CalibrationRef, what: str) -> NDArray[np.float64]:
+    source, _ = _open(ref)
+    return correct(frames, _calibrate(ref, calibration), calibration.recipe, source.container, what)
+
+
+def _commit(
+    frames: Frames,
+    ref: RunRef,
+    bounds: Bounds,
+    calibration: CalibrationRef,
+    run: int,
+    pedestal_run: int,
+    folder: str,
+    block_id: tuple[int, ...] | None = None,
+) -> NDArray[Any]:
+    assert block_id is not None
+    start, stop = bounds[block_id[0]]
+    source, _ = _open(ref)
+    tables, seconds = reconstruct_block(
+        frames,
+        source.table(ref.camera.name)[start:stop],
+        _calibrate(ref, calibration),
+        calibration.recipe,
+        container=source.container,
+        run=run,
+        pedestal_run=pedestal_run,
+    )
+    receipts = np.empty(1, object)
+    receipts[0] = write_part(Path(folder), start, stop, tables, seconds, frames.nbytes)
+    return receipts
+
+
+def _once(size: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``lru_cache`` that makes a value once even when two threads of a worker ask for it together."""
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        cached = lru_cache(maxsize=size)(function)
+        lock = threading.Lock()
+
+        def call(*args: Any) -> Any:
+            with lock:
+                return cached(*args)
+
+        return call
+
+    return wrap
+
+
+@_once(4)
+def _open(ref: RunRef) -> tuple[Source, threading.Lock]:
+    source = open_source(Path(ref.path), shapes=dict(ref.shapes), cache=Path(ref.cache) if ref.cache else None)
+    if source.digest != ref.digest:
+        raise DataError(f"'{ref.path}' is not the file it was: SHA-256 {source.digest[:12]}, was {ref.digest[:12]}")
+    return source, threading.Lock()
+
+
+@_once(2)
+def _calibrate(ref: RunRef, calibration: CalibrationRef) -> Calibration:
+    pedestal = Pedestal.load(Path(calibration.pedestal))
+    response = load_response(calibration.response, ref.camera.shape, **calibration.recipe["response"])
+    for what, found, expected in (
+        ("pedestal", pedestal.digest, calibration.pedestal_digest),
+        ("response", response.digest, calibration.response_digest),
+    ):
+        if found != expected:
+            raise DataError(f"the {what} is not what it was: SHA-256 {found[:12]}, was {expected[:12]}")
+    return calibrate(pedestal, response, calibration.recipe, _open(ref)[0].container)

@@ -1,0 +1,159 @@
+"""Filters that look at a pixel's neighbours: median, rebinning and the noise filter."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Ge
+from numba import njit
+from numpy.typing import NDArray
+
+from cygnoreco.errors import InputError
+from cygnoreco.stage import stage
+
+
+@stage(name="median", version=1)
+def median(zs: NDArray[np.float64], *, enabled: bool = True) -> NDArray[np.float64]:
+    """Replace a pixel by the upper median of the 2 x 2 pixels that end at it.
+
+    The window of pixel (i, j) is {i-1, i} x {j-1, j}, the image is mirrored at its edge (row -1 is row 0), and the
+    upper median is the third smallest of the four: ``scipy.ndimage.median_filter(zs, size=2)``.
+
+    Parameters
+    ----------
+    zs : ndarray, shape (..., H, W), float64
+        Zero-suppressed image.
+    enabled : bool
+        Filter at all.
+
+    Returns
+    -------
+    ndarray, shape (..., H, W), float64
+    """
+    if not enabled:
+        return zs
+    left = np.concatenate((zs[..., :1], zs[..., :-1]), axis=-1)
+    low, high = np.minimum(left, zs), np.maximum(left, zs)
+    low_above = np.concatenate((low[..., :1, :], low[..., :-1, :]), axis=-2)
+    high_above = np.concatenate((high[..., :1, :], high[..., :-1, :]), axis=-2)
+    # Of two ordered pairs the largest of the four is the larger high; what remains of the four without it has its
+    # largest among the smaller high and the two lows.
+    return np.maximum(np.maximum(low_above, low), np.minimum(high_above, high))
+
+
+@stage(name="rebin", version=1)
+def rebin(image: NDArray[np.float64], *, factor: Annotated[int, Ge(1)] = 4) -> NDArray[np.float64]:
+    """Average square blocks of pixels into macro-pixels.
+
+    The additions run down the rows of a block first and then along its columns.
+
+    Parameters
+    ----------
+    image : ndarray, shape (..., H, W), float64
+        Image whose sides are multiples of ``factor``.
+    factor : int
+        Pixels of a macro-pixel on a side.
+
+    Returns
+    -------
+    ndarray, shape (..., H / factor, W / factor), float64
+
+    Raises
+    ------
+    InputError
+        The sides of the image are not multiples of the factor.
+    """
+    height, width = image.shape[-2:]
+    if height % factor or width % factor:
+        raise InputError(f"rebin.factor = {factor} does not divide the image of {height} x {width} pixels")
+    columns = image[..., 0::factor, :].copy()
+    for k in range(1, factor):
+        columns += image[..., k::factor, :]
+    blocks = columns[..., 0::factor].copy()
+    for k in range(1, factor):
+        blocks += columns[..., k::factor]
+    return blocks / factor**2
+
+
+@stage(name="noise", version=1)
+def noise_filter(
+    edges: NDArray[np.float64],
+    *,
+    difference: Annotated[float, Ge(0)] = 10.0,
+    min_average: Annotated[float, Ge(0)] = 1.2,
+    min_neighbours: Annotated[int, Ge(0)] = 3,
+) -> NDArray[np.float64]:
+    """Remove macro-pixels that stand alone.
+
+    The filter of the experiment walks over the image in raster order *in place*: the neighbours above and to the left
+    of a macro-pixel are already filtered when it is judged. This makes it far more selective than the same rules
+    applied at once, and is therefore kept. The two outermost rows and columns are cleared first; row and
+    column 1 are then judged like the others, the last two are not. Neighbours and their average are float32, added
+    column by column from the upper left.
+
+    Parameters
+    ----------
+    edges : ndarray, shape (..., h, w), float64
+        Rebinned image; not changed.
+    difference : float
+        A macro-pixel this much away, ADU, from the average of its eight neighbours takes that average.
+    min_average : float
+        With neighbours of a lower average, ADU, it is set to zero. 1.3 at LNF, 1.1 for MANGO and simulation.
+    min_neighbours : int
+        So is it with fewer macro-pixels than this different from zero among the nine.
+
+    Returns
+    -------
+    ndarray, shape (..., h, w), float64
+    """
+    filtered = np.array(edges, np.float64, order="C")
+    images = filtered.reshape(-1, *edges.shape[-2:])
+    quiet_average = np.empty(edges.shape[-1], np.float32)
+    for image in images:
+        _noise_filter(image, np.float32(difference), np.float32(min_average), min_neighbours, quiet_average)
+    return filtered
+
+
+@njit(nogil=True, cache=True)
+def _noise_filter(image: Any, difference: Any, min_average: Any, min_neighbours: int, quiet_average: Any) -> None:
+    height, width = image.shape
+    image[:2] = 0.0
+    image[-2:] = 0.0
+    image[:, :2] = 0.0
+    image[:, -2:] = 0.0
+    for y in range(1, height - 2):
+        above, here, below = image[y - 1], image[y], image[y + 1]
+        # Everything that the average depends on is known before the row is walked, except the left neighbour. Where
+        # that one is zero, which is nearly everywhere, this is the average: adding a zero changes no sum.
+        for x in range(1, width - 2):
+            quiet_average[x] = (
+                np.float32(above[x - 1])
+                + np.float32(below[x - 1])
+                + np.float32(above[x])
+                + np.float32(below[x])
+                + np.float32(above[x + 1])
+                + np.float32(here[x + 1])
+                + np.float32(below[x + 1])
+            ) * np.float32(0.125)
+        for x in range(1, width - 2):
+            if here[x - 1] == 0.0 and quiet_average[x] < min_average:
+                here[x] = 0.0
+                continue
+            average = (
+                np.float32(above[x - 1])
+                + np.float32(here[x - 1])
+                + np.float32(below[x - 1])
+                + np.float32(above[x])
+                + np.float32(below[x])
+                + np.float32(above[x + 1])
+                + np.float32(here[x + 1])
+                + np.float32(below[x + 1])
+            ) * np.float32(0.125)
+            alive = 0
+            for neighbour in (x - 1, x, x + 1):
+                alive += (above[neighbour] != 0.0) + (here[neighbour] != 0.0) + (below[neighbour] != 0.0)
+            if average < min_average or alive < min_neighbours:
+                here[x] = 0.0
+            elif abs(np.float32(here[x]) - average) > difference:
+                here[x] = average

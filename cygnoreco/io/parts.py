@@ -1,0 +1,123 @@
+"""A part: the committed tables of one block, in a file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cygnoreco.io.atomic import atomic_write
+from cygnoreco.tables import Tables
+
+_NAME = re.compile(r"frames-(\d{6})-(\d{6})\.part\.npz")
+
+
+@dataclass(frozen=True, order=True)
+class Receipt:
+    """What a committed part says of itself, without its tables.
+
+    Attributes
+    ----------
+    start, stop : int
+        Frames of the block.
+    path : str
+        The part's file.
+    seconds : mapping
+        Wall seconds by stage, summed over the block.
+    counts : mapping
+        ``events``, ``clusters``, ``redpix``, ``bytes`` (raw pixels read).
+    vetoed : tuple of int
+        Frames without an entry.
+    """
+
+    start: int
+    stop: int
+    path: str
+    seconds: Mapping[str, float]
+    counts: Mapping[str, int]
+    vetoed: tuple[int, ...] = ()
+
+
+def part_path(folder: Path, start: int, stop: int) -> Path:
+    """File of the part of frames ``start`` to ``stop``."""
+    return folder / f"frames-{start:06d}-{stop:06d}.part.npz"
+
+
+def write_part(folder: Path, start: int, stop: int, tables: Tables, seconds: Mapping[str, float], size: int) -> Receipt:
+    """Commit a part: write it under a temporary name, flush it to the disk, rename it.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the dataset's parts.
+    start, stop : int
+        Frames of the block.
+    tables : Tables
+        Its results.
+    seconds : mapping
+        Wall seconds by stage.
+    size : int
+        Bytes of raw pixels that were read.
+    """
+    path = part_path(folder, start, stop)
+    counts = {
+        "events": len(tables.events),
+        "clusters": len(tables.clusters),
+        "redpix": len(tables.redpix),
+        "bytes": size,
+    }
+    note = {"seconds": dict(seconds), "counts": counts, "vetoed": tables.vetoed}
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            events=tables.events,
+            clusters=tables.clusters,
+            redpix=tables.redpix,
+            note=np.frombuffer(json.dumps(note).encode(), np.uint8),
+        )
+    return _receipt(path, start, stop, note)
+
+
+def read_part(path: Path) -> Tables:
+    """Tables of a part; the CRC-32 of every member is verified on the way."""
+    with np.load(path, allow_pickle=False) as file:
+        note = json.loads(file["note"].tobytes())
+        return Tables(file["events"], file["clusters"], file["redpix"], tuple(note["vetoed"]))
+
+
+def committed_parts(folder: Path) -> list[Receipt]:
+    """Sound parts in a folder, by falling length and rising start, none overlapping another.
+
+    A part whose checksum is wrong is deleted, so that its block is done again. Parts may overlap when two passes
+    used different blocks: the longer one is kept.
+    """
+    found = []
+    for path in sorted(folder.glob("frames-*.part.npz")):
+        match = _NAME.fullmatch(path.name)
+        if not match:
+            continue
+        try:
+            with zipfile.ZipFile(path) as archive:
+                sound = archive.testzip() is None
+                note = json.loads(np.lib.format.read_array(archive.open("note.npy")).tobytes())
+        except (zipfile.BadZipFile, ValueError, KeyError, EOFError):
+            sound = False
+        if sound:
+            found.append(_receipt(path, int(match[1]), int(match[2]), note))
+        else:
+            path.unlink()
+    kept: list[Receipt] = []
+    for receipt in sorted(found, key=lambda each: (each.start - each.stop, each.start)):
+        if all(receipt.stop <= other.start or receipt.start >= other.stop for other in kept):
+            kept.append(receipt)
+    return sorted(kept)
+
+
+def _receipt(path: Path, start: int, stop: int, note: Mapping[str, Any]) -> Receipt:
+    return Receipt(start, stop, str(path), note["seconds"], note["counts"], tuple(note["vetoed"]))

@@ -1,0 +1,173 @@
+"""The official ROOT file: tree ``Events`` with one-level jagged counters, ``Reco_params``, and the provenance."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import awkward as ak
+import numpy as np
+import uproot
+import uproot.writing._cascadetree
+
+from cygnoreco.errors import InputError
+from cygnoreco.tables import Tables, concatenate
+from cygnoreco.types import (
+    CLUSTER_COLUMNS,
+    CLUSTER_DTYPE,
+    EVENT_COLUMNS,
+    EVENT_DTYPE,
+    REDPIX_COLUMNS,
+    REDPIX_DTYPE,
+    TIMING_COLUMNS,
+)
+
+#: Events of one basket. Fixed, so that the file does not depend on how the run was cut into blocks.
+BASKET = 64
+
+_COUNTERS = {"sc": "nSc", "redpix": "nRedpix"}
+_TITLES = {
+    column.name: f"{column.description} [{column.unit}]" if column.unit else column.description
+    for column in (*EVENT_COLUMNS, *TIMING_COLUMNS, *CLUSTER_COLUMNS, *REDPIX_COLUMNS)
+}
+
+
+def write_root(
+    path: Path,
+    pieces: Iterable[Tables],
+    *,
+    parameters: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    key: str,
+    time: int,
+) -> None:
+    """Write a result as the experiment's ROOT file; the same tables give the same bytes.
+
+    Parameters
+    ----------
+    path : Path
+        File to write; the caller makes it atomic.
+    pieces : iterable of Tables
+        Tables in the order of the run, in pieces of any length.
+    parameters : mapping
+        Scalars for the one entry of ``Reco_params``.
+    provenance : mapping
+        JSON document, stored as the string object ``provenance``.
+    key : str
+        Lineage key, hexadecimal: the file's UUID is made from it.
+    time : int
+        UNIX seconds that the file carries as its date, the run's own: a file dated by the clock would never be the
+        same twice.
+    """
+    with (
+        _reproducible(time),
+        uproot.recreate(
+            path, compression=uproot.ZSTD(3), uuid_function=lambda: uuid.uuid5(uuid.NAMESPACE_OID, key)
+        ) as file,
+    ):
+        tree = file.mktree(
+            "Events",
+            _branches(),
+            title="Events",
+            counter_name=_COUNTERS.__getitem__,
+            field_name=lambda outer, inner: f"{outer}_{inner}",
+        )
+        for basket in baskets(pieces, BASKET):
+            tree.extend(_arrays(basket))
+        file.mktree("Reco_params", {name: np.asarray(value).dtype for name, value in parameters.items()})
+        file["Reco_params"].extend({name: np.asarray([value]) for name, value in parameters.items()})
+        file["provenance"] = json.dumps(provenance, sort_keys=True)
+
+
+def read_root(path: Path) -> Tables:
+    """Tables of a ROOT file that this package or the experiment's program wrote; columns it lacks are 0.
+
+    Raises
+    ------
+    InputError
+        No tree ``Events`` in the file, or no ROOT file.
+    """
+    try:
+        file = uproot.open(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' cannot be read as a ROOT file: {error}") from None
+    with file:
+        if "Events" not in file:
+            raise InputError(f"no tree 'Events' in '{path}'; it holds: {', '.join(file.keys(cycle=False)) or 'nothing'}")
+        tree = file["Events"]
+        there = set(tree.keys())
+
+        def table(dtype: np.dtype[Any], counter: str | None) -> Any:
+            names = [name for name in dtype.names or () if name in there]
+            columns = tree.arrays(names)
+            flat = {name: ak.to_numpy(ak.flatten(columns[name]) if counter else columns[name]) for name in names}
+            out = np.zeros(len(next(iter(flat.values()))) if flat else 0, dtype)
+            for name, values in flat.items():
+                out[name] = values
+            return out
+
+        return Tables(table(EVENT_DTYPE, None), table(CLUSTER_DTYPE, "nSc"), table(REDPIX_DTYPE, "nRedpix"))
+
+
+def baskets(pieces: Iterable[Tables], size: int) -> Iterator[Tables]:
+    """Regroup pieces of any length to ``size`` events each, the last one shorter."""
+    waiting: list[Tables] = []
+    events = 0
+    for piece in pieces:
+        waiting.append(piece)
+        events += len(piece)
+        if events >= size:
+            joined = concatenate(waiting)
+            whole = events - events % size
+            for start in range(0, whole, size):
+                yield joined.rows(start, start + size)
+            waiting, events = [joined.rows(whole, events)], events - whole
+    if events:
+        yield concatenate(waiting)
+
+
+def _branches() -> dict[str, Any]:
+    def record(dtype: np.dtype[Any], prefix: str) -> str:
+        fields = (f"{name.removeprefix(prefix)}: {dtype[name].name}" for name in dtype.names or ())
+        return f"var * {{{', '.join(fields)}}}"
+
+    counters = set(_COUNTERS.values())
+    branches: dict[str, Any] = {name: EVENT_DTYPE[name] for name in EVENT_DTYPE.names or () if name not in counters}
+    return {**branches, "sc": record(CLUSTER_DTYPE, "sc_"), "redpix": record(REDPIX_DTYPE, "redpix_")}
+
+
+def _arrays(tables: Tables) -> dict[str, Any]:
+    array = tables.awkward()
+    return {name: array[name] for name in ak.fields(array) if name not in _COUNTERS.values()}
+
+
+class _Tree(uproot.writing._cascadetree.Tree):
+    """uproot's writer gives every counter a signed type and every branch a formal title.
+
+    The official file has unsigned counters (``nSc/i``), and macros that connect a ``UInt_t`` to them fail otherwise.
+    """
+
+    def _branch_np(self, branch_name, branch_type, branch_dtype, counter=None, kind="normal"):  # type: ignore[no-untyped-def]
+        if kind == "counter":
+            branch_type = branch_dtype = np.dtype(np.uint32)
+        branch = super()._branch_np(branch_name, branch_type, branch_dtype, counter=counter, kind=kind)
+        branch["fTitle"] = _TITLES.get(branch_name, branch["fTitle"])
+        return branch
+
+
+@contextlib.contextmanager
+def _reproducible(time: int) -> Iterator[None]:
+    """Let uproot use our tree writer, and date what it writes by the run instead of the clock."""
+    moment = datetime.datetime.fromtimestamp(max(time, 788918400), datetime.UTC)  # ROOT's dates begin with 1995
+    code = uproot._util.datetime_to_code(moment)
+    with (
+        mock.patch.object(uproot._util, "datetime_to_code", lambda _: code),
+        mock.patch.object(uproot.writing._cascadetree, "Tree", _Tree),
+    ):
+        yield
