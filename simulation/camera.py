@@ -26,7 +26,7 @@ class NoiseMaps(NamedTuple):
 
 @lru_cache(maxsize=2)
 def noise_maps(detector: Detector) -> NoiseMaps:
-    """True pedestal and noise of every pixel of a detector's camera: the same in all its runs.
+    """Draw the true pedestal and noise of every pixel of a detector's camera: the same in all its runs.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from cygnoreco.types import FloatArray, Frames
 from simulation.camera import expose, noise_maps
 from simulation.detector import Detector, Purpose, stream
 from simulation.light import Light, detect_light
-from simulation.tracks import FE55_KEV, Ionisation, Particle, Vector, ionise
+from simulation.tracks import FE55_KEV, Ionisation, Particle, ionise
 
 Event = Sequence[Particle]
 
@@ -257,7 +257,7 @@ def _truth(particle: Particle, ionisation: Ionisation, light: Light) -> Truth:
 
 
 def _odb(run: int, detector: Detector, pedestal: bool) -> dict[str, Any]:
-    """Settings of the DAQ at the begin of the run: the keys that a reconstruction reads."""
+    """Make the settings of the DAQ at the begin of the run: the keys that a reconstruction reads."""
     voltage = 0.0 if pedestal else 440.0
     return {
         "Runinfo": {

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cygnoreco.cluster._fit import straightness
 from cygnoreco.cluster._follow import FREE, follow_tracks
-from cygnoreco.cluster.lattice import Clustering, check_points, find_clusters, group
+from cygnoreco.cluster.lattice import Clustering, check_points, drop_small, find_clusters, group
 from cygnoreco.kernels.lattice import ball_sums, connect, connect_subset, half_widths
 from cygnoreco.stage import stage
 
@@ -128,7 +128,7 @@ def directional(
         max_attempts,
         steal,
     )
-    labels, n_tracks = _drop_small(tracks, n_tracks, min_points)
+    labels, n_tracks = drop_small(tracks, n_tracks, min_points)
 
     # Strictly nearer than the radius: the closed ball of the next smaller number.
     isolation = half_widths(float(np.nextafter(isolation_radius, -1.0)), "l2")
@@ -136,7 +136,7 @@ def directional(
     beside_track = ball_sums(points.cols, on_track.astype(np.int64), points.starts, isolation) > 0
     rest = np.flatnonzero(~on_track & ~beside_track)
     rest_labels, n_rest = connect_subset(points.rows, points.cols, rest, near, core)
-    rest_labels, n_rest = _drop_small(rest_labels, n_rest, int(seed_sizes.min()))
+    rest_labels, n_rest = drop_small(rest_labels, n_rest, int(seed_sizes.min()))
     labels[rest] = np.where(rest_labels == FREE, FREE, rest_labels + n_tracks)
     tags = np.repeat(np.array([1, 0], np.int32), [n_tracks, n_rest])
     return Clustering(labels, tags, n_tracks + n_rest, cut_short)
@@ -148,11 +148,3 @@ def _first_cores(labels: NDArray[np.int32], core: NDArray[np.bool_], n_clusters:
     cores = np.flatnonzero(core)[::-1]
     first[labels[cores]] = cores  # of several writes to one place the last one stays: the first in raster order
     return first
-
-
-def _drop_small(labels: NDArray[np.int32], n_clusters: int, min_size: int) -> tuple[NDArray[np.int32], int]:
-    """Turn clusters of less than `min_size` points into noise and close the gaps in the numbers."""
-    keep = np.bincount(labels[labels >= 0], minlength=n_clusters) >= max(min_size, 1)
-    # The extra last entry is where the label -1 looks.
-    number = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1).astype(np.int32)
-    return number[labels], int(np.count_nonzero(keep))

@@ -119,6 +119,14 @@ def find_clusters(
     return core, labels, n_clusters
 
 
+def select(points: Points, index: NDArray[np.int64]) -> Points:
+    """Points `index` (m,), given in ascending order."""
+    if index.size == 0:
+        return Points(points.rows[index], points.cols[index], points.weights[index], np.zeros(1, np.int64))
+    rows = points.rows[index] - points.rows[index[0]]
+    return Points(rows, points.cols[index], points.weights[index], row_starts(rows, int(rows[-1]) + 1))
+
+
 def check_points(rows: ArrayLike, cols: ArrayLike, weights: ArrayLike) -> Points:
     """Check that points are integers in raster order without a repeated one, and index their rows.
 
@@ -138,7 +146,11 @@ def check_points(rows: ArrayLike, cols: ArrayLike, weights: ArrayLike) -> Points
     if not ascending.all():
         i = int(np.argmin(ascending)) + 1
         here, before = (int(row[i]), int(col[i])), (int(row[i - 1]), int(col[i - 1]))
-        fault = f"point {i} at {here} repeats the one before" if here == before else f"point {i} at {here} is after {before}"
+        fault = (
+            f"point {i} at {here} repeats the one before"
+            if here == before
+            else f"point {i} at {here} is after {before}"
+        )
         raise InputError(f"points must be in raster order, each once: {fault}; merge_points() sorts and merges them")
     top, n_rows = int(row[0]), int(row[-1]) - int(row[0]) + 1
     if n_rows > MAX_ROWS:
@@ -208,6 +220,14 @@ def group(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[
     order = order[np.count_nonzero(labels < 0) :]
     sizes = np.bincount(labels[order])
     return order, np.concatenate(([0], np.cumsum(sizes[sizes > 0]))).astype(np.int64)
+
+
+def drop_small(labels: NDArray[np.int32], n_clusters: int, min_size: int) -> tuple[NDArray[np.int32], int]:
+    """Turn clusters of less than `min_size` points, and empty ones, into noise; close the gaps in the numbers."""
+    keep = np.bincount(labels[labels >= 0], minlength=n_clusters) >= max(min_size, 1)
+    # The extra last entry is where the label -1 looks.
+    number = np.append(np.where(keep, np.cumsum(keep) - 1, -1), -1).astype(np.int32)
+    return number[labels], int(np.count_nonzero(keep))
 
 
 def _integers(name: str, values: ArrayLike) -> NDArray[Any]:

@@ -107,53 +107,55 @@ def noise_filter(
     -------
     ndarray, shape (..., h, w), float64
     """
-    filtered = np.array(edges, np.float64, order="C")
-    images = filtered.reshape(-1, *edges.shape[-2:])
-    quiet_average = np.empty(edges.shape[-1], np.float32)
-    for image in images:
-        _noise_filter(image, np.float32(difference), np.float32(min_average), min_neighbours, quiet_average)
+    height, width = edges.shape[-2:]
+    filtered = np.zeros(edges.shape)
+    rounded = np.empty((height, width), np.float32)
+    averages = np.empty(width, np.float32)
+    for image, result in zip(edges.reshape(-1, height, width), filtered.reshape(-1, height, width), strict=True):
+        _noise_filter(image, np.float32(difference), np.float32(min_average), min_neighbours, rounded, averages, result)
     return filtered
 
 
 @njit(nogil=True, cache=True)
-def _noise_filter(image: Any, difference: Any, min_average: Any, min_neighbours: int, quiet_average: Any) -> None:
+def _noise_filter(
+    image: Any,
+    difference: Any,
+    min_average: Any,
+    min_neighbours: int,
+    rounded: Any,
+    quiet_averages: Any,
+    filtered: Any,
+) -> None:
+    """Filter an image into an array of zeros; ``rounded`` and ``quiet_averages`` are scratch memory."""
     height, width = image.shape
-    image[:2] = 0.0
-    image[-2:] = 0.0
-    image[:, :2] = 0.0
-    image[:, -2:] = 0.0
+    rounded[:] = image
+    rounded[:2] = 0.0
+    rounded[-2:] = 0.0
+    rounded[:, :2] = 0.0
+    rounded[:, -2:] = 0.0
     for y in range(1, height - 2):
-        above, here, below = image[y - 1], image[y], image[y + 1]
-        # Everything that the average depends on is known before the row is walked, except the left neighbour. Where
-        # that one is zero, which is nearly everywhere, this is the average: adding a zero changes no sum.
+        above, here, below = rounded[y - 1], rounded[y], rounded[y + 1]
+        # All neighbours but the left one are known before the row is walked, and the left one is zero nearly everywhere.
+        # Without it this is the average there, to the last bit: a zero changes no sum. A loop of its own, because
+        # it runs over many macro-pixels at once where the walk must go one by one.
         for x in range(1, width - 2):
-            quiet_average[x] = (
-                np.float32(above[x - 1])
-                + np.float32(below[x - 1])
-                + np.float32(above[x])
-                + np.float32(below[x])
-                + np.float32(above[x + 1])
-                + np.float32(here[x + 1])
-                + np.float32(below[x + 1])
-            ) * np.float32(0.125)
+            outer = above[x - 1] + below[x - 1] + above[x] + below[x]
+            quiet_averages[x] = (outer + above[x + 1] + here[x + 1] + below[x + 1]) * np.float32(0.125)
+        left = np.float32(0.0)
         for x in range(1, width - 2):
-            if here[x - 1] == 0.0 and quiet_average[x] < min_average:
+            if left == 0.0 and quiet_averages[x] < min_average:
                 here[x] = 0.0
                 continue
-            average = (
-                np.float32(above[x - 1])
-                + np.float32(here[x - 1])
-                + np.float32(below[x - 1])
-                + np.float32(above[x])
-                + np.float32(below[x])
-                + np.float32(above[x + 1])
-                + np.float32(here[x + 1])
-                + np.float32(below[x + 1])
-            ) * np.float32(0.125)
+            outer = above[x - 1] + left + below[x - 1] + above[x] + below[x]
+            average = (outer + above[x + 1] + here[x + 1] + below[x + 1]) * np.float32(0.125)
             alive = 0
             for neighbour in (x - 1, x, x + 1):
                 alive += (above[neighbour] != 0.0) + (here[neighbour] != 0.0) + (below[neighbour] != 0.0)
             if average < min_average or alive < min_neighbours:
                 here[x] = 0.0
-            elif abs(np.float32(here[x]) - average) > difference:
+            elif abs(here[x] - average) > difference:
                 here[x] = average
+                filtered[y, x] = average
+            elif here[x] != 0.0:
+                filtered[y, x] = image[y, x]
+            left = here[x]

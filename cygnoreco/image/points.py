@@ -21,7 +21,7 @@ def points(
     Parameters
     ----------
     edges : ndarray, shape (h, w), float64
-        Filtered image: a macro-pixel that does not round to zero (a half rounds to zero) is a point.
+        Filtered image, nowhere negative: a macro-pixel above one half, which does not round to zero, is a point.
     picture : ndarray, shape (h, w), float64
         Rebinned image before the median and the noise filter.
     weights : {'charge', 'unit'}
@@ -32,10 +32,9 @@ def points(
     rows, cols, weights : ndarray, shape (m,), int32
         Macro-pixel coordinates along axis 0 and axis 1, in raster order, and the weights.
     """
-    rows, cols = np.nonzero(np.rint(edges))
+    raster = np.flatnonzero(edges > 0.5)  # several times faster than nonzero on two axes
+    rows, cols = np.divmod(raster.astype(np.int32), np.int32(edges.shape[1]))
     if weights == "unit":
-        weight = np.ones(len(rows), np.int32)
-    else:
-        weight = picture[rows, cols].astype(np.int32)
-        weight[weight == 0] = 1
-    return rows.astype(np.int32), cols.astype(np.int32), weight
+        return rows, cols, np.ones_like(rows)
+    charge = picture[rows, cols].astype(np.int32)
+    return rows, cols, np.maximum(charge, 1)

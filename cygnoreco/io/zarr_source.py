@@ -113,8 +113,8 @@ class _ZarrWriter:
         """Make room for the residue."""
         self._create("residue", (size,), "u1", (RESIDUE_CHUNK,), (RESIDUE_BLOCK,))
 
-    def frames(self, camera: Camera, frames: Frames) -> None:
-        """Append a block of frames."""
+    def frames(self, camera: Camera, frames: Frames, rows: NDArray[Any]) -> None:
+        """Append a block of frames; their rows of ``STORED_DTYPE`` are written at the end."""
         self._append(f"frames/{camera.name}", frames)
 
     def residue(self, data: NDArray[np.uint8]) -> None:

@@ -218,8 +218,8 @@ def _section(
     # the mirrored edge of the median.
     zs = np.zeros((5, width + 1))
     block_columns = np.empty((2, width))
-    for band in range(0, height // 4, 8):
-        band_end = min(band + 8, height // 4)
+    for band in range(0, height // FACTOR, BAND):
+        band_end = min(band + BAND, height // FACTOR)
         for n in range(count):
             _band(
                 frames[n], mean, threshold, ceiling, live_rows, with_median, band, band_end,
@@ -247,10 +247,6 @@ def _band(
 ) -> None:
     """Work through macro-pixel rows first to last of one frame."""
     width = frame.shape[1]
-    # The sum comes first and on its own because it is so simple a loop that memory can keep up with it: it brings
-    # the band into the cache for the loops that follow, which would otherwise wait for every row.
-    for y in range(4 * first, 4 * last):
-        raw[0] += _sum_row(frame[y])
     above = 4 * first - 1
     if first > 0 and live_rows[0] <= above < live_rows[1]:
         _suppress_row(frame[above], mean[above], threshold[above], ceiling, zs[0])
@@ -263,9 +259,11 @@ def _band(
             picture[row, :] = 0.0
             edges[row, :] = 0.0
             zs[0, :] = 0.0
+            for k in range(4):
+                raw[0] += _sum_row(frame[y + k])
             continue
         for k in range(4):
-            _suppress_row(frame[y + k], mean[y + k], threshold[y + k], ceiling, zs[k + 1])
+            raw[0] += _suppress_row(frame[y + k], mean[y + k], threshold[y + k], ceiling, zs[k + 1])
         if row == 0:
             zs[0, :] = zs[1, :]
         _down_columns(zs[0], zs[1], zs[2], zs[3], zs[4], block_columns[0], block_columns[1], sums, squares)
@@ -279,16 +277,19 @@ def _band(
 
 
 @njit(nogil=True, cache=True)
-def _suppress_row(counts: Any, mean: Any, threshold: Any, ceiling: Any, zs: Any) -> None:
+def _suppress_row(counts: Any, mean: Any, threshold: Any, ceiling: Any, zs: Any) -> Any:
+    total = np.uint32(0)  # holds 65537 saturated pixels, and 32-bit lanes are twice as many as 64-bit ones
     for x in range(len(counts)):
         value = counts[x]
+        total += np.uint32(value)
         zs[x + 1] = np.float64(value) - mean[x] if (value > threshold[x]) & (value <= ceiling) else 0.0
     zs[0] = zs[1]
+    return np.uint64(total)
 
 
 @njit(nogil=True, cache=True)
 def _sum_row(counts: Any) -> Any:
-    total = np.uint32(0)  # holds 65537 saturated pixels, and 32-bit lanes are twice as many as 64-bit ones
+    total = np.uint32(0)
     for x in range(len(counts)):
         total += np.uint32(counts[x])
     return np.uint64(total)

@@ -18,7 +18,7 @@ finds it: the work is (points) x (rows of the ball), whatever the number of neig
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -66,27 +66,28 @@ def row_starts(rows: IntArray, n_rows: int) -> IntArray:
 @njit(nogil=True, cache=True)
 def ball_sums(cols: IntArray, weights: IntArray, starts: IntArray, half: IntArray) -> IntArray:
     """Sum of the weights in the ball around every point, the point itself included: (n,) int64."""
-    n_rows, reach = starts.size - 1, half.size - 1
-    # before[i] is the weight of all points before i, so the weight of a slice is a difference of two entries.
-    before = np.zeros(cols.size + 1, np.int64)
-    for i in range(cols.size):
-        before[i + 1] = before[i] + weights[i]
     sums = np.zeros(cols.size, np.int64)
-    for row in range(n_rows):
-        if starts[row] == starts[row + 1]:
+    if cols.size == 0 or half.size == 0:
+        return sums
+    n_rows, reach = starts.size - 1, half.size - 1
+    # left_of[k] is the weight of one row in all columns before origin + k, so an interval of columns is a difference
+    # of two entries: no search and no branch for a point, whether the row is crowded or nearly empty.
+    origin = cols.min() - reach
+    left_of = np.empty(cols.max() + reach + 2 - origin, np.int64)
+    for other in range(n_rows):
+        if starts[other] == starts[other + 1]:
             continue
-        for other in range(max(0, row - reach), min(n_rows, row + reach + 1)):
+        weight, filled = 0, 0
+        for i in range(starts[other], starts[other + 1]):
+            left_of[filled : cols[i] - origin + 1] = weight
+            filled = cols[i] - origin + 1
+            weight += weights[i]
+        left_of[filled:] = weight
+        for row in range(max(0, other - reach), min(n_rows, other + reach + 1)):
             width = half[abs(other - row)]
-            low = high = starts[other]
-            end = starts[other + 1]
-            if low == end:
-                continue
             for i in range(starts[row], starts[row + 1]):
-                while low < end and cols[low] < cols[i] - width:
-                    low += 1
-                while high < end and cols[high] <= cols[i] + width:
-                    high += 1
-                sums[i] += before[high] - before[low]
+                k = cols[i] - origin
+                sums[i] += left_of[k + width + 1] - left_of[k - width]
     return sums
 
 
@@ -115,37 +116,17 @@ def connect(cols: IntArray, starts: IntArray, half: IntArray, core: NDArray[np.b
     n_clusters : int
         Number of clusters.
     """
-    # Neighbouring columns are within any eps >= 1 of each other: such a run of cores is joined as a whole. Ten cores
-    # in a row cost as much as one.
-    first = np.empty(cols.size, np.int32)
-    last = np.empty(cols.size, np.int32)
-    run_of = np.full(cols.size, -1, np.int32)
-    n_rows = starts.size - 1
-    run_starts = np.empty(n_rows + 1, np.int64)
-    n_runs = 0
-    for row in range(n_rows):
-        run_starts[row] = n_runs
-        for i in range(starts[row], starts[row + 1]):
-            if not core[i]:
-                continue
-            if n_runs > run_starts[row] and cols[i] == last[n_runs - 1] + 1 and half[0] > 0:
-                last[n_runs - 1] = cols[i]
-            else:
-                first[n_runs] = last[n_runs] = cols[i]
-                n_runs += 1
-            run_of[i] = n_runs - 1
-    run_starts[n_rows] = n_runs
-
-    run_labels, n_clusters = _label_runs(first, last, run_starts, half)
+    run_of, runs = _find_runs(cols, starts, half, core)
+    chain_labels, n_clusters = _label_chains(runs, half)
     labels = np.full(cols.size, -1, np.int32)
     bordered = False
     for i in range(cols.size):
         if run_of[i] >= 0:
-            labels[i] = run_labels[run_of[i]]
+            labels[i] = chain_labels[runs.chain[run_of[i]]]
         else:
             bordered = True
-    if bordered and n_runs > 0:
-        _adopt_border(cols, starts, half, run_of, first, last, run_starts, run_labels, labels)
+    if bordered and n_clusters > 0:
+        _adopt_border(cols, starts, half, runs, chain_labels, core, labels)
     return labels, n_clusters
 
 
@@ -161,34 +142,78 @@ def connect_subset(
     return connect(cols[subset], row_starts(rows[subset] - top, n_rows), half, core[subset])
 
 
+class _Runs(NamedTuple):
+    """Core points, summed up row by row.
+
+    A run is a sequence of cores in neighbouring columns, a chain a sequence of runs each within the ball of the one
+    before. All of a chain is of one cluster, and different chains of a row are too far apart to touch directly.
+    """
+
+    first: IntArray  # (r,) first column of every run
+    last: IntArray  # (r,) last column
+    chain: IntArray  # (r,) number of its chain
+    starts: IntArray  # (n_rows + 1,) index of the first run of every row
+    chain_starts: IntArray  # (k + 1,) index of the first run of every chain
+
+
 @njit(nogil=True, cache=True)
-def _label_runs(first: IntArray, last: IntArray, run_starts: IntArray, half: IntArray) -> tuple[IntArray, int]:
-    """Join all runs that come within the ball of each other and number the clusters in raster order."""
-    n_rows, n_runs = run_starts.size - 1, run_starts[-1]
-    parent = np.arange(n_runs).astype(np.int32)
+def _find_runs(
+    cols: IntArray, starts: IntArray, half: IntArray, core: NDArray[np.bool_]
+) -> tuple[IntArray, _Runs]:
+    """Run of every point (n,), -1 if it is no core, and the runs."""
+    n_rows = starts.size - 1
+    run_of = np.full(cols.size, -1, np.int32)
+    first, last, chain = np.empty((3, cols.size), np.int32)
+    run_starts = np.empty(n_rows + 1, np.int64)
+    chain_starts = np.empty(cols.size + 1, np.int64)
+    n_runs = n_chains = 0
     for row in range(n_rows):
-        if run_starts[row] == run_starts[row + 1]:
+        run_starts[row] = n_runs
+        for i in range(starts[row], starts[row + 1]):
+            if not core[i]:
+                continue
+            gap = cols[i] - last[n_runs - 1] if n_runs > run_starts[row] else half[0] + 1
+            if gap > half[0]:
+                chain_starts[n_chains] = n_runs
+                n_chains += 1
+            if gap > min(1, half[0]):
+                first[n_runs] = cols[i]
+                chain[n_runs] = n_chains - 1
+                n_runs += 1
+            last[n_runs - 1] = cols[i]
+            run_of[i] = n_runs - 1
+    run_starts[n_rows] = chain_starts[n_chains] = n_runs
+    return run_of, _Runs(first[:n_runs], last[:n_runs], chain[:n_runs], run_starts, chain_starts[: n_chains + 1])
+
+
+@njit(nogil=True, cache=True)
+def _label_chains(runs: _Runs, half: IntArray) -> tuple[IntArray, int]:
+    """Join all chains that come within the ball of each other, and number the clusters in raster order."""
+    n_rows, n_chains = runs.starts.size - 1, runs.chain_starts.size - 1
+    parent = np.arange(n_chains).astype(np.int32)
+    for row in range(n_rows):
+        if runs.starts[row] == runs.starts[row + 1]:
             continue
-        # A row with itself, then with the rows below: the rows above have done their half of the work.
-        for other in range(row, min(n_rows, row + half.size)):
+        # Only with the rows below: the rows above have done their half of the work.
+        for other in range(row + 1, min(n_rows, row + half.size)):
             width = half[other - row]
-            low, end = run_starts[other], run_starts[other + 1]
-            for run in range(run_starts[row], run_starts[row + 1]):
-                while low < end and last[low] < first[run] - width:
+            low, end = runs.starts[other], runs.starts[other + 1]
+            for run in range(runs.starts[row], runs.starts[row + 1]):
+                while low < end and runs.last[low] < runs.first[run] - width:
                     low += 1
                 near = low
-                while near < end and first[near] <= last[run] + width:
-                    _join(parent, run, near)
-                    near += 1
-    labels = np.empty(n_runs, np.int32)
+                while near < end and runs.first[near] <= runs.last[run] + width:
+                    _join(parent, runs.chain[run], runs.chain[near])
+                    near = runs.chain_starts[runs.chain[near] + 1]  # the rest of its chain adds nothing
+    labels = np.empty(n_chains, np.int32)
     n_clusters = 0
-    for run in range(n_runs):
-        root = _root(parent, run)
-        if root == run:  # a root is the first run of its cluster
-            labels[run] = n_clusters
+    for chain in range(n_chains):
+        root = _root(parent, chain)
+        if root == chain:  # a root is the first chain of its cluster
+            labels[chain] = n_clusters
             n_clusters += 1
         else:
-            labels[run] = labels[root]
+            labels[chain] = labels[root]
     return labels, n_clusters
 
 
@@ -197,11 +222,9 @@ def _adopt_border(
     cols: IntArray,
     starts: IntArray,
     half: IntArray,
-    run_of: IntArray,
-    first: IntArray,
-    last: IntArray,
-    run_starts: IntArray,
-    run_labels: IntArray,
+    runs: _Runs,
+    chain_labels: IntArray,
+    core: NDArray[np.bool_],
     labels: IntArray,
 ) -> None:
     """Give every point that is no core the lowest cluster in its ball."""
@@ -211,38 +234,36 @@ def _adopt_border(
             continue
         for other in range(max(0, row - reach), min(n_rows, row + reach + 1)):
             width = half[abs(other - row)]
-            low = high = run_starts[other]
-            end = run_starts[other + 1]
+            low, end = runs.starts[other], runs.starts[other + 1]
             if low == end:
                 continue
             for i in range(starts[row], starts[row + 1]):
-                if run_of[i] >= 0:
+                if core[i]:
                     continue
-                while low < end and last[low] < cols[i] - width:
+                while low < end and runs.last[low] < cols[i] - width:
                     low += 1
-                high = max(high, low)
-                while high < end and first[high] <= cols[i] + width:
-                    high += 1
-                if low < high:
-                    # The two ends of the window tell all: runs of different clusters are more than half[0] >= width
-                    # apart, so a third one does not fit into 2 * width.
-                    lowest = min(run_labels[low], run_labels[high - 1])
-                    if labels[i] < 0 or lowest < labels[i]:
-                        labels[i] = lowest
+                # Chains are more than half[0] >= width apart, so at most two of them fit into the 2 * width of the
+                # window: this loop is the window's two ends.
+                near = low
+                while near < end and runs.first[near] <= cols[i] + width:
+                    label = chain_labels[runs.chain[near]]
+                    if labels[i] < 0 or label < labels[i]:
+                        labels[i] = label
+                    near = runs.chain_starts[runs.chain[near] + 1]
 
 
 @njit(nogil=True, cache=True)
-def _root(parent: IntArray, run: int) -> int:
-    while parent[run] != run:
-        parent[run] = parent[parent[run]]  # halve the path: later searches get shorter
-        run = parent[run]
-    return run
+def _root(parent: IntArray, chain: int) -> int:
+    while parent[chain] != chain:
+        parent[chain] = parent[parent[chain]]  # halve the path: later searches get shorter
+        chain = parent[chain]
+    return chain
 
 
 @njit(nogil=True, cache=True)
 def _join(parent: IntArray, a: int, b: int) -> None:
     a, b = _root(parent, a), _root(parent, b)
-    # The earlier run becomes the root, which makes the numbering a matter of one pass.
+    # The earlier chain becomes the root, which makes the numbering a matter of one pass.
     if a < b:
         parent[b] = a
     elif b < a:

@@ -34,10 +34,8 @@ class Slices:
         Pixels of each slice above the threshold.
     rows, cols : ndarray of int64, shape (s,)
         Centres of the discs, in pixels of the sensor; none if there is no skeleton.
-    n_skeleton : int
-        Pixels of the pruned skeleton.
-    path : float
-        Its length in steps from pixel to pixel, a diagonal one counted as the square root of 2, in pixels.
+    n_skeleton, n_diagonal : int
+        Points of the pruned skeleton, and pairs of them that touch at a corner only.
     """
 
     integral: NDArray[np.float64]
@@ -45,7 +43,7 @@ class Slices:
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
     n_skeleton: int
-    path: float
+    n_diagonal: int
 
 
 @stage(name="energy", version=1)
@@ -61,7 +59,7 @@ def density_calibration(
     prunings: Annotated[int, Ge(0)] = 10,
     matrix: Literal["full", "short"] = "full",
     coverage: Literal["all", "discs"] = "all",
-    path: Literal["steps", "pixels"] = "steps",
+    path: Literal["euclidean", "pixels"] = "euclidean",
     density_pitch: Annotated[float, Gt(0)] = 1.5,
     linear_constant: float = 0.132,
     linear_slope: float = 1.22,
@@ -108,9 +106,9 @@ def density_calibration(
     coverage : {"all", "discs"}
         What becomes of pixels in no disc. ``all``: they join the slice of the nearest centre, and a cluster without
         skeleton is one slice. ``discs`` (winter23): they are lost, and the energy with them.
-    path : {"steps", "pixels"}
-        The length of the pruned skeleton. ``steps``: sum of the distances between adjacent points, the same in all
-        directions within 8 %. ``pixels`` (winter23): number of its points, 29 % too short along a diagonal.
+    path : {"euclidean", "pixels"}
+        Length of the pruned skeleton. ``pixels`` (winter23): the number of its points, 29 % too short along a
+        diagonal. ``euclidean``: a diagonal step is the square root of 2; right within 8 % in all directions.
     density_pitch : float
         Density in ADU per pixel that makes x = 1.
     linear_constant : float
@@ -176,8 +174,10 @@ def density_calibration(
             empty_factor=empty_factor,
         )
         energy[cluster] = (integral * factor).sum() / 1000.0
-    length = [slices.path if path == "steps" else slices.n_skeleton for slices in cut]
-    return energy, np.array(length, np.float64)
+    pathlength = np.array([slices.n_skeleton for slices in cut], np.float64)
+    if path == "euclidean":
+        pathlength += (np.sqrt(2.0) - 1.0) * np.array([slices.n_diagonal for slices in cut])
+    return energy, pathlength
 
 
 def energy_per_count(
@@ -251,12 +251,12 @@ def slice_clusters(
     rows = np.ascontiguousarray(rows, np.int64)
     cols = np.ascontiguousarray(cols, np.int64)
     offsets = np.asarray(offsets, np.int64)
-    if z.shape[1:] != z.shape[:0:-1] or z.ndim != 3 or not len(rows) == len(cols) == len(z):
+    if z.ndim != 3 or z.shape[1] != z.shape[2] or not rows.shape == cols.shape == z.shape[:1]:
         raise InputError(
-            f"clusters of {len(rows)} rows, {len(cols)} columns and counts of shape {z.shape}: expected (m,), (m,), (m, r, r)"
+            f"macro-pixels with rows {rows.shape}, cols {cols.shape} and z {z.shape}: expected (m,), (m,) and (m, r, r)"
         )
-    if offsets[0] != 0 or offsets[-1] != len(rows) or (np.diff(offsets) < 0).any():
-        raise InputError(f"offsets of clusters must rise from 0 to {len(rows)}; they are {offsets}")
+    if offsets[0] != 0 or offsets[-1] != len(rows) or (np.diff(offsets) < 1).any():
+        raise InputError(f"offsets must rise from 0 to {len(rows)} with no cluster empty; they are {offsets}")
     cut = []
     for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
         members = slice(start, stop)
@@ -283,6 +283,135 @@ def _slice_cluster(
     threshold: float,
     prunings: int,
     short: bool,
-    everything: bool,
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int, float]:
-    ...
+    all_pixels: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int, int]:
+    """Fields of :class:`Slices` for one cluster of at least one macro-pixel."""
+    image, width, pixels, counts = _draw(rows, cols, z, short)
+    skeleton = prune_pixels(image, width, thin_pixels(image, width, pixels), prunings)
+    centre_rows, centre_cols, grid, cell = _centres(np.sort(skeleton), width, image.size // width, radius)
+
+    n_slices = centre_rows.size
+    if n_slices == 0 and all_pixels:
+        n_slices = 1
+    integral = np.zeros(n_slices)
+    bright = np.zeros(n_slices, np.int64)
+    for pixel in range(pixels.size):
+        row, col = pixels[pixel] // width, pixels[pixel] % width
+        member = _first_disc(grid, cell, centre_rows, centre_cols, row, col, radius)
+        if member < 0 and all_pixels:
+            member = _nearest(centre_rows, centre_cols, row, col)
+        if member >= 0:
+            integral[member] += counts[pixel]
+            bright[member] += counts[pixel] > threshold
+
+    frame = 0 if short else 1
+    centre_rows += rows.min() * z.shape[1] - frame
+    centre_cols += cols.min() * z.shape[1] - frame
+    return integral, bright, centre_rows, centre_cols, skeleton.size, _diagonals(image, width, skeleton)
+
+
+@njit(nogil=True, cache=True)
+def _draw(
+    rows: NDArray[np.int64], cols: NDArray[np.int64], z: NDArray[np.float64], short: bool
+) -> tuple[NDArray[np.uint8], int, NDArray[np.int32], NDArray[np.float64]]:
+    """Draw a cluster as a flat framed image; return it, its width, and address and counts of every pixel in it."""
+    r = z.shape[1]
+    shift = 1 if short else 0
+    first_row, first_col = rows.min() * r + shift, cols.min() * r + shift
+    n_rows, n_cols = (rows.max() + 1) * r - first_row, (cols.max() + 1) * r - first_col
+    width = n_cols + 2
+    image = np.zeros((n_rows + 2) * width, np.uint8)
+    pixels = np.empty(z.size, np.int32)
+    counts = np.empty(z.size)
+    if n_rows == 0 or n_cols == 0:
+        return image, width, pixels[:0], counts[:0]
+
+    n = 0
+    for member in range(rows.size - 1, -1, -1):  # backwards: the first to be written is the last one to win
+        for i in range(r - 1, -1, -1):
+            row = (rows[member] * r + i - first_row) % n_rows
+            for j in range(r - 1, -1, -1):
+                col = (cols[member] * r + j - first_col) % n_cols
+                at = (row + 1) * width + col + 1
+                if image[at] & WRITTEN:
+                    continue
+                image[at] |= WRITTEN
+                if short and (row == 0 or row == n_rows - 1 or col == 0 or col == n_cols - 1):
+                    image[at] |= PROTECTED
+                if short and z[member, i, j] == 0:
+                    continue
+                image[at] |= FOREGROUND
+                pixels[n] = at
+                counts[n] = z[member, i, j]
+                n += 1
+    return image, width, pixels[:n], counts[:n]
+
+
+@njit(nogil=True, cache=True)
+def _centres(
+    skeleton: NDArray[np.int32], width: int, height: int, radius: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], int]:
+    """Rows and columns of the centres, in order, a grid of their numbers (-1: none), and the side of its cells.
+
+    A point is a centre if no disc before holds it, so two centres are further apart than the radius; and a cell's
+    side is the largest for which two pixels in it are not. A cell has one centre at most, and who wants to know the
+    discs that hold a pixel looks into a few cells, however many discs there are.
+    """
+    cell = int(radius / np.sqrt(2.0)) + 1
+    grid = np.full((height // cell + 1, width // cell + 1), -1, np.int32)
+    rows = np.empty(skeleton.size, np.int64)
+    cols = np.empty(skeleton.size, np.int64)
+    n = 0
+    for at in skeleton[::-1]:
+        row, col = at // width, at % width
+        if _first_disc(grid, cell, rows, cols, row, col, radius) < 0:
+            rows[n], cols[n] = row, col
+            grid[row // cell, col // cell] = n
+            n += 1
+    return rows[:n], cols[:n], grid, cell
+
+
+@njit(nogil=True, cache=True)
+def _first_disc(
+    grid: NDArray[np.int32],
+    cell: int,
+    rows: NDArray[np.int64],
+    cols: NDArray[np.int64],
+    row: int,
+    col: int,
+    radius: float,
+) -> int:
+    """Lowest number of the centres within the radius of a pixel, -1 if there is none."""
+    reach = int(radius)
+    first = -1
+    for grid_row in range(max(row - reach, 0) // cell, min((row + reach) // cell + 1, grid.shape[0])):
+        for grid_col in range(max(col - reach, 0) // cell, min((col + reach) // cell + 1, grid.shape[1])):
+            centre = grid[grid_row, grid_col]
+            if centre < 0 or 0 <= first < centre:
+                continue
+            if (rows[centre] - row) ** 2 + (cols[centre] - col) ** 2 <= radius * radius:
+                first = centre
+    return first
+
+
+@njit(nogil=True, cache=True)
+def _nearest(rows: NDArray[np.int64], cols: NDArray[np.int64], row: int, col: int) -> int:
+    """Number of the centre nearest to a pixel, the first of equals; 0 if there is none."""
+    nearest, least = 0, np.inf
+    for centre in range(rows.size):
+        distance2 = float((rows[centre] - row) ** 2 + (cols[centre] - col) ** 2)
+        if distance2 < least:
+            nearest, least = centre, distance2
+    return nearest
+
+
+@njit(nogil=True, cache=True)
+def _diagonals(image: NDArray[np.uint8], width: int, skeleton: NDArray[np.int32]) -> int:
+    """Pairs of points that touch at a corner, with no third one that leads around it."""
+    pairs = 0
+    for at in skeleton:
+        if not image[at + width] & FOREGROUND:
+            for side in (-1, 1):
+                if image[at + width + side] & FOREGROUND and not image[at + side] & FOREGROUND:
+                    pairs += 1
+    return pairs

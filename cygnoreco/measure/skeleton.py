@@ -71,7 +71,7 @@ def thin(image: NDArray[np.bool_]) -> NDArray[np.bool_]:
     Z. Guo and R. W. Hall, "Parallel thinning with two-subiteration algorithms", Comm. ACM 32 (1989) 359, algorithm A1.
     """
     flat, width = _framed(image)
-    thin_pixels(flat, width, np.flatnonzero(flat))
+    thin_pixels(flat, width, np.flatnonzero(flat).astype(np.int32))
     return _unframed(flat, width)
 
 
@@ -100,7 +100,7 @@ def prune(skeleton: NDArray[np.bool_], rounds: int) -> NDArray[np.bool_]:
         What is left.
     """
     flat, width = _framed(skeleton)
-    prune_pixels(flat, width, np.flatnonzero(flat), rounds)
+    prune_pixels(flat, width, np.flatnonzero(flat).astype(np.int32), rounds)
     return _unframed(flat, width)
 
 
@@ -130,7 +130,7 @@ def _neighbours(image: NDArray[np.uint8], width: int, at: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def thin_pixels(image: NDArray[np.uint8], width: int, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+def thin_pixels(image: NDArray[np.uint8], width: int, pixels: NDArray[np.int32]) -> NDArray[np.int32]:
     """Thin a framed flat image in place, see :func:`thin`.
 
     A verdict can only change where a neighbour has gone since. Each sub-iteration therefore keeps a queue of the
@@ -143,21 +143,21 @@ def thin_pixels(image: NDArray[np.uint8], width: int, pixels: NDArray[np.int64])
         Bits of the pixels, frame included; changed.
     width : int
         Width with the frame, in pixels.
-    pixels : ndarray of int64, shape (n,)
+    pixels : ndarray of int32, shape (n,)
         Addresses of the foreground.
 
     Returns
     -------
-    ndarray of int64
+    ndarray of int32
         Addresses of the skeleton, in the order given.
     """
-    queues = np.empty((2, pixels.size), np.int64)
+    queues = np.empty((2, pixels.size), np.int32)
     queues[0] = pixels
     queues[1] = pixels
-    waiting = np.full(2, pixels.size)
+    waiting = np.full(2, pixels.size, np.int64)
     for at in pixels:
         image[at] |= QUEUED | QUEUED << 1
-    deleted = np.empty(pixels.size, np.int64)
+    deleted = np.empty(pixels.size, np.int32)
 
     turn = 0
     while waiting.any():
@@ -172,8 +172,8 @@ def thin_pixels(image: NDArray[np.uint8], width: int, pixels: NDArray[np.int64])
         for at in deleted[:n_deleted]:
             image[at] ^= FOREGROUND
         for at in deleted[:n_deleted]:
-            for above in (at - width, at, at + width):
-                for neighbour in (above - 1, above, above + 1):
+            for beside in range(at - width, at + width + 1, width):
+                for neighbour in range(beside - 1, beside + 2):
                     if image[neighbour] & FOREGROUND:
                         for queue in range(2):
                             if not image[neighbour] & QUEUED << queue:
@@ -185,9 +185,7 @@ def thin_pixels(image: NDArray[np.uint8], width: int, pixels: NDArray[np.int64])
 
 
 @njit(nogil=True, cache=True)
-def prune_pixels(
-    image: NDArray[np.uint8], width: int, pixels: NDArray[np.int64], rounds: int
-) -> NDArray[np.int64]:
+def prune_pixels(image: NDArray[np.uint8], width: int, pixels: NDArray[np.int32], rounds: int) -> NDArray[np.int32]:
     """Prune a framed flat image in place, see :func:`prune`; pixels with the bit ``PROTECTED`` are no ends.
 
     Parameters
@@ -196,17 +194,17 @@ def prune_pixels(
         Bits of the pixels, frame included; changed.
     width : int
         Width with the frame, in pixels.
-    pixels : ndarray of int64, shape (n,)
+    pixels : ndarray of int32, shape (n,)
         Addresses of the foreground.
     rounds : int
         Number of rounds.
 
     Returns
     -------
-    ndarray of int64
+    ndarray of int32
         Addresses of what is left, in the order given.
     """
-    ends = np.empty(pixels.size, np.int64)
+    ends = np.empty(pixels.size, np.int32)
     for _ in range(rounds):
         n_ends = 0
         for at in pixels:
@@ -222,5 +220,5 @@ def prune_pixels(
 
 
 @njit(nogil=True, cache=True)
-def _foreground(image: NDArray[np.uint8], pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+def _foreground(image: NDArray[np.uint8], pixels: NDArray[np.int32]) -> NDArray[np.int32]:
     return pixels[(image[pixels] & FOREGROUND) != 0]

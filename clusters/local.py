@@ -1,0 +1,63 @@
+"""Workers on this machine: the default site."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cygnoreco.errors import InputError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+#: Bytes of free memory at the heap's top that glibc keeps. Dask's own default of 64 kB gives every freed frame back to
+#: the system and takes it again for the next one, which costs more than half of the processor time.
+_TRIM_THRESHOLD = 512 * 1024 * 1024
+
+
+@contextmanager
+def local_client(workers: int | None = None) -> Iterator[Client | None]:
+    """Start workers, one process of one thread each, for the length of a ``with`` block.
+
+    One thread a process: parts of the work hold Python's lock, and memory is planned by worker.
+
+    Parameters
+    ----------
+    workers : int, optional
+        How many; by default one a processor core that this process may use. 0 means no cluster: the block gets None
+        and computes in its own process.
+
+    Yields
+    ------
+    distributed.Client or None
+
+    Raises
+    ------
+    InputError
+        A negative number.
+    """
+    if workers is None:
+        workers = len(os.sched_getaffinity(0))
+    if workers < 0:
+        raise InputError(f"workers = {workers}: a number of at least 0 is needed")
+    if workers == 0:
+        yield None
+        return
+    import dask
+    from distributed import Client, LocalCluster
+
+    environment = {
+        **dask.config.get("distributed.nanny.pre-spawn-environ"),
+        "MALLOC_TRIM_THRESHOLD_": _TRIM_THRESHOLD,
+    }
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

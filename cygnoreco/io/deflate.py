@@ -1,0 +1,262 @@
+"""Inflate gzip, and begin in the middle of it.
+
+A decoder that stands at the start of a DEFLATE block needs nothing but the 32 kB of output before it. Such a start
+lies at any bit, and nothing marks it. :func:`_find_point` looks for bits that make the header of a block with its own
+Huffman codes, lets a second decoder begin there, and accepts the place only if both decoders go on with the same bytes.
+A stream without such blocks (stored, or of fixed codes only) gets no seek points; it is inflated from its start.
+
+Formats: RFC 1951 (DEFLATE), RFC 1952 (gzip).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from isal import isal_zlib  # inflates twice as fast as zlib
+from numpy.typing import NDArray
+
+from cygnoreco.io.seekpoint import SPACING, CompressedFile, SeekPoint, StreamError
+
+#: Compressed bytes inflated at a time: small enough that the output stays in the second-level cache.
+STEP = 16 << 10
+_WINDOW = 32 << 10
+#: How far after its due place a seek point is looked for, in inflated bytes; then the next one is waited for.
+_SEARCH = 1 << 20
+#: Equal output that proves a seek point.
+_PROOF = 1 << 10
+
+# Two blocks without content, as bits in the order of the stream: one of fixed codes, of even length (10), and one with
+# codes of its own, of odd length (91). One of the second and some of the first end at any odd bit of a byte.
+_EMPTY_FIXED = [0, 1, 0] + [0] * 7
+_EMPTY_DYNAMIC = [
+    *[0, 0, 1],  # not the last block; own codes
+    *[0] * 5,  # 257 literal and length codes
+    *[0] * 5,  # 1 distance code
+    *[0, 1, 1, 1],  # 18 lengths of the code that the code lengths are written in:
+    *[0] * 6, *[1, 0, 0], *[0] * 42, *[1, 0, 0],  # symbol 18 (a run of zeros) and symbol 1 have one bit
+    *[0], *[1] * 8, *[1, 0, 1, 0, 1, 0, 1, 1], *[0],  # lengths: 1 for byte 0, 138 + 117 zeros, 1 for end of block
+    *[0],  # length 1 for the distance code
+    *[1],  # end of block
+]  # fmt: skip
+
+
+def inflate_gzip(source: CompressedFile, start: SeekPoint | None, points: list[SeekPoint] | None) -> Iterator[bytes]:
+    """Yield the inflated bytes of a gzip file, of any number of members.
+
+    Parameters
+    ----------
+    source : CompressedFile
+        The file, at its beginning or at `start`.
+    start : SeekPoint or None
+        Where it is; checksums of a member that is entered in its middle are not verified.
+    points : list or None
+        Filled with seek points.
+
+    Raises
+    ------
+    StreamError
+        ``compression``: cut or damaged; everything before was yielded. ``trailer``: checksum or length disagree.
+    """
+    inflated = start.inflated if start is not None else 0
+    while start is not None or _skip_header(source):
+        resume = SeekPoint(inflated, source.tell()) if start is None else start
+        whole, begin, crc = start is None, inflated, 0
+        start = None
+        if points is not None and whole and (not points or inflated - points[-1].inflated >= SPACING):
+            points.append(resume)
+        decoder = _decoder_at(resume)
+        recent = _Recent()
+        while not decoder.eof:
+            piece = source.take(STEP)
+            if not piece:
+                raise StreamError("compression", "the compressed stream ends early")
+            try:
+                if points is not None and SPACING <= inflated - points[-1].inflated < SPACING + _SEARCH:
+                    output, point = _find_point(decoder, piece, recent, inflated, source.tell() - len(piece))
+                    if point is not None:
+                        points.append(point)
+                        resume = point
+                else:
+                    output = decoder.inflate(piece)
+            except isal_zlib.error as error:
+                yield _rescue(source, resume, inflated, piece)
+                raise StreamError("compression", f"the compressed stream is damaged: {error}") from None
+            inflated += len(output)
+            recent.add(output)
+            if whole:
+                crc = isal_zlib.crc32(output, crc)
+            yield output
+        source.give_back(len(decoder.unused))
+        trailer = source.take(8)
+        if len(trailer) < 8:
+            raise StreamError("trailer", "the trailer of the compressed stream is cut")
+        if whole and struct.unpack("<II", trailer) != (crc, (inflated - begin) & 0xFFFFFFFF):
+            raise StreamError("trailer", "checksum or length in the trailer of the compressed stream disagree")
+
+
+def _skip_header(source: CompressedFile) -> bool:
+    """Go past the header of a member; False at the end of the file, which zeros may pad."""
+    fixed = source.take(10)
+    if not fixed.strip(b"\0"):
+        while fixed and not fixed.strip(b"\0"):
+            fixed = source.take(STEP)
+        if not fixed:
+            return False
+    if len(fixed) < 10 or fixed[:3] != b"\x1f\x8b\x08":
+        raise StreamError("trailer", "what follows the end of the compressed stream is not compressed")
+    flags = fixed[3]
+    if flags & 0x04:  # extra field
+        source.take(int.from_bytes(source.take(2), "little"))
+    for text in (0x08, 0x10):  # file name, comment
+        while flags & text and source.take(1) not in (b"\0", b""):
+            pass
+    if flags & 0x02:  # checksum of the header
+        source.take(2)
+    return True
+
+
+class _Decoder:
+    """Raw DEFLATE from a seek point on."""
+
+    def __init__(self, primer: bytes = b"", primed: int = 0) -> None:
+        self._decoder = isal_zlib.decompressobj(-15)
+        self._drop = primed
+        if primer:
+            self.inflate(primer)
+
+    def inflate(self, piece: bytes) -> bytes:
+        output = self._decoder.decompress(piece)
+        if self._drop:
+            dropped = min(self._drop, len(output))
+            self._drop -= dropped
+            return output[dropped:]
+        return output
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused(self) -> bytes:
+        return self._decoder.unused_data
+
+
+def _decoder_at(point: SeekPoint) -> _Decoder:
+    return _Decoder(point.primer, point.primed)
+
+
+class _Recent:
+    """The last 32 kB of output or somewhat more, kept in pieces until somebody asks."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+
+    def add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        while self._size - len(self._pieces[0]) >= _WINDOW:
+            self._size -= len(self._pieces.popleft())
+
+    def window(self) -> bytes:
+        return b"".join(self._pieces)[-_WINDOW:]
+
+
+def _find_point(
+    decoder: _Decoder, piece: bytes, recent: _Recent, inflated: int, place: int
+) -> tuple[bytes, SeekPoint | None]:
+    """Inflate a piece that begins at file offset `place`; return its output and a proven seek point in it, if any."""
+    for bit in _candidates(piece):
+        byte, shift = divmod(int(bit), 8)
+        # The header's first bits share a byte with the end of the block before: they go into the primer.
+        after = byte + 1 if shift else byte
+        bits = _align(shift, piece[byte])
+        if not _begins_block(bits, piece[after : after + _PROOF]):
+            continue
+        # Fed up to here, the decoder has given all that comes before the block, and can have given nothing of it.
+        before = decoder.inflate(piece[:after])
+        recent.add(before)
+        primer, window = _primer(recent.window(), bits)
+        output = decoder.inflate(piece[after:])
+        point = SeekPoint(inflated + len(before), place + after, primer, window)
+        return before + output, point if _proven(point, piece[after:], output) else None
+    return decoder.inflate(piece), None
+
+
+def _candidates(piece: bytes) -> NDArray[np.intp]:
+    """Bits of a piece that may begin a block with its own codes, which is not the last: the code of lengths is full."""
+    bits = np.unpackbits(np.frombuffer(piece, "u1"), bitorder="little")
+    last = max(0, len(bits) - (17 + 19 * 3))
+
+    def number(at: NDArray[np.intp], width: int) -> NDArray[np.uint8]:
+        value = np.zeros(len(at), "u1")
+        for i in range(width):
+            value |= bits[at + i] << i
+        return value
+
+    at = np.flatnonzero((bits[:last] == 0) & (bits[1 : last + 1] == 0) & (bits[2 : last + 2] == 1))
+    at = at[(number(at + 3, 5) <= 29) & (number(at + 8, 5) <= 29)]
+    lengths = number(at + 13, 4) + 4
+    # Kraft's sum of a complete code is 1, here in units of 1/128; one random place in 280 passes.
+    kraft = np.zeros(len(at), np.int32)
+    for i in range(19):
+        length = number(at + 17 + 3 * i, 3)
+        kraft += np.where((length > 0) & (i < lengths), 128 >> length.astype(np.int32), 0)
+    return at[kraft == 128]
+
+
+def _align(shift: int, byte: int) -> bytes:
+    """Empty blocks that end at bit `shift` of their last byte, whose other bits are those of `byte`."""
+    if not shift:
+        return b""
+    bits = list(_EMPTY_DYNAMIC) if shift % 2 else []
+    while len(bits) % 8 != shift:
+        bits += _EMPTY_FIXED
+    bits += [(byte >> i) & 1 for i in range(shift, 8)]
+    return np.packbits(np.array(bits, "u1"), bitorder="little").tobytes()
+
+
+def _primer(window: bytes, bits: bytes) -> tuple[bytes, int]:
+    """One stored block with the window, then the aligning bits; and the length of their output."""
+    return b"\0" + struct.pack("<HH", len(window), len(window) ^ 0xFFFF) + window + bits, len(window)
+
+
+def _begins_block(bits: bytes, piece: bytes) -> bool:
+    try:
+        _Decoder(*_primer(bytes(_WINDOW), bits)).inflate(piece)
+    except isal_zlib.error:
+        return False
+    return True
+
+
+def _proven(point: SeekPoint, piece: bytes, output: bytes) -> bool:
+    try:
+        repeated = _decoder_at(point).inflate(piece)
+    except isal_zlib.error:
+        return False
+    return len(output) >= _PROOF and repeated == output
+
+
+def _rescue(source: CompressedFile, resume: SeekPoint, inflated: int, piece: bytes) -> bytes:
+    """Inflate a damaged piece once more, byte by byte, for what it holds before the damage.
+
+    A decoder that fails returns nothing of the whole piece, and cannot be copied beforehand: begin again at `resume`.
+    """
+    end = source.tell()
+    source.seek(resume.compressed)
+    decoder = _decoder_at(resume)
+    done = resume.inflated
+    output = b""
+    try:
+        while source.tell() < end - len(piece):
+            done += len(decoder.inflate(source.take(min(STEP, end - len(piece) - source.tell()))))
+        for i in range(len(piece)):
+            output += decoder.inflate(piece[i : i + 1])
+    except isal_zlib.error:
+        pass  # as far as it goes
+    source.seek(end)
+    return output[inflated - done :] if inflated > done else output

@@ -1,0 +1,78 @@
+"""What all compressions share: the file as they read it, where they can begin again, how they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from cygnoreco.errors import DataError
+
+#: Inflated bytes between two seek points: a seek costs half of it in vain, a point weighs 32 or 64 kB.
+SPACING = 16 << 20
+_READ = 1 << 20
+
+
+@dataclass(frozen=True)
+class SeekPoint:
+    """Where inflating can begin: output offset, file offset, and what a fresh decoder must be fed first.
+
+    ``bits`` of the byte at ``compressed`` belong to what came before (bzip2 only).
+    """
+
+    inflated: int
+    compressed: int
+    primer: bytes = b""
+    primed: int = 0
+    bits: int = 0
+
+
+class StreamError(DataError):
+    """The compressed stream cannot be followed any further; ``kind`` is the word for a fault."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass
+class CompressedFile:
+    """The bytes of a file as the generators take them, each seen once by `on_read` (which makes the checksum)."""
+
+    file: BinaryIO
+    on_read: Callable[[bytes], Any] | None = None
+    _buffer: bytes = b""
+    _used: int = 0
+    _end: int = 0  # file offset of the end of the buffer
+
+    def tell(self) -> int:
+        """File offset of the next byte of :meth:`take`."""
+        return self._end - len(self._buffer) + self._used
+
+    def seek(self, offset: int) -> None:
+        """Go to a file offset."""
+        self.file.seek(offset)
+        self._buffer, self._used, self._end = b"", 0, offset
+
+    def take(self, size: int) -> bytes:
+        """Next `size` bytes, fewer only at the end of the file."""
+        while len(self._buffer) - self._used < size:
+            more = self.file.read(max(_READ, size))
+            if not more:
+                break
+            if self.on_read is not None:
+                self.on_read(more)
+            self._buffer = self._buffer[self._used :] + more
+            self._used, self._end = 0, self._end + len(more)
+        piece = self._buffer[self._used : self._used + size]
+        self._used += len(piece)
+        return piece
+
+    def give_back(self, size: int) -> None:
+        """Let the last `size` bytes be taken again."""
+        self._used -= size
+
+    def drain(self) -> None:
+        """Read on to the end of the file, for `on_read`."""
+        while self.take(_READ):
+            pass

@@ -1,0 +1,189 @@
+"""Inflate ``.gz``, ``.lz4`` and ``.bz2`` piece by piece, and take up the work again in the middle.
+
+Each compression is one generator that yields inflated pieces from the beginning or from a :class:`SeekPoint`. On the
+way through a file it can note seek points: the place in the compressed file, and a *primer*: bytes that bring a fresh
+decoder into the state it had there. Every primer is an ordinary piece of compressed data, so the decoders stay those
+of the well-kept libraries:
+
+* gzip: one stored block with the 32 kB of output before the point, then empty blocks whose lengths add up to the
+  number of bits by which the point misses a byte boundary;
+* lz4: a frame header and one stored block with the 64 kB before the point (none if the blocks are independent);
+* bzip2: blocks know nothing of each other; the header alone, and the rest of the file shifted to a byte boundary.
+
+Formats: RFC 1951 and 1952; "LZ4 Frame Format" 1.6.
+"""
+
+from __future__ import annotations
+
+import bz2
+import mmap
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cygnoreco.errors import DataError, InputError
+from cygnoreco.types import Fault
+
+_READ = 1 << 20
+
+
+@dataclass
+class InflatedStream:
+    """A forward view on inflated bytes, in whatever pieces they come.
+
+    Attributes
+    ----------
+    offset : int
+        Position of the next byte in the inflated stream.
+    fault : Fault or None
+        Why the stream ended, if it was not by its proper end; known once :meth:`take` runs dry.
+    """
+
+    pieces: Iterator[bytes | memoryview]
+    offset: int = 0
+    fault: Fault | None = None
+    close: Callable[[], None] = lambda: None
+    _waiting: deque[memoryview] = field(default_factory=deque)
+
+    def __enter__(self) -> InflatedStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def take(self, size: int) -> memoryview:
+        """Next `size` bytes, read-only; fewer only where the stream ends. A view of the piece where possible."""
+        if self._fill() and len(self._waiting[0]) >= size:
+            self.offset += size
+            return self._first(size)
+        # Only what is really written costs memory, however much a damaged header asks for.
+        buffer = np.empty(size, "u1").data
+        return buffer[: self.readinto(buffer)].toreadonly()
+
+    def peek(self, size: int) -> memoryview:
+        """As :meth:`take`, without going forward."""
+        view = self.take(size)
+        self.push_back(view)
+        return view
+
+    def push_back(self, view: memoryview) -> None:
+        """Let bytes be taken again, the last first."""
+        if len(view):
+            self._waiting.appendleft(view)
+            self.offset -= len(view)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer of bytes; returns how many there were."""
+        done = 0
+        while done < len(buffer) and self._fill():
+            piece = self._first(len(buffer) - done)
+            buffer[done : done + len(piece)] = piece
+            done += len(piece)
+        self.offset += done
+        return done
+
+    def skip(self, size: int) -> int:
+        """Go forward; returns by how much."""
+        done = 0
+        while done < size and self._fill():
+            done += len(self._first(size - done))
+        self.offset += done
+        return done
+
+    def _first(self, size: int) -> memoryview:
+        piece = self._waiting.popleft()
+        if len(piece) > size:
+            self._waiting.appendleft(piece[size:])
+            piece = piece[:size]
+        return piece
+
+    def _fill(self) -> bool:
+        while not self._waiting:
+            try:
+                piece = next(self.pieces)
+            except StopIteration:
+                return False
+            except StreamError as error:
+                self.fault = Fault(error.kind, str(error), offset=self.offset)
+                return False
+            if len(piece):
+                self._waiting.append(memoryview(piece).toreadonly())
+        return True
+
+
+def open_stream(
+    path: Path | str,
+    start: SeekPoint | None = None,
+    *,
+    points: list[SeekPoint] | None = None,
+    on_read: Callable[[bytes], Any] | None = None,
+) -> InflatedStream:
+    """Open a file of any compression; its first bytes tell which.
+
+    Parameters
+    ----------
+    path : path-like
+        Plain, gzip, lz4 or bzip2.
+    start : SeekPoint, optional
+        Where to begin, from an earlier pass over the same file.
+    points : list, optional
+        Filled with seek points on the way.
+    on_read : callable, optional
+        Called with every piece of the file as it is, in order.
+
+    Returns
+    -------
+    InflatedStream
+        Plain files are mapped, so what is taken from them is not copied (unless `on_read` wants to see it).
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it may not be read.
+    """
+    path = Path(path)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    inflate = _GENERATORS.get(compression(file), _stored)
+    source = CompressedFile(file, on_read)
+    offset = 0
+    if start is not None:
+        source.seek(start.compressed)
+        offset = start.inflated
+    if inflate is _stored and on_read is None:
+        return InflatedStream(_mapped(file, offset), offset, close=file.close)
+    return InflatedStream(inflate(source, start, points), offset, close=file.close)
+
+
+def compression(file: BinaryIO) -> str:
+    """``gzip``, ``lz4``, ``bzip2`` or ``none``, by the first bytes of the file."""
+    magic = file.read(4)
+    file.seek(0)
+    if magic[:3] == b"\x1f\x8b\x08":
+        return "gzip"
+    if magic == _LZ4_MAGIC:
+        return "lz4"
+    return "bzip2" if magic[:3] == b"BZh" else "none"
+
+
+def _mapped(file: BinaryIO, offset: int) -> Iterator[memoryview]:
+    try:
+        yield memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[offset:]
+    except ValueError:
+        return  # an empty file cannot be mapped
+
+
+def _stored(source: CompressedFile, start: SeekPoint | None, points: list[SeekPoint] | None) -> Iterator[bytes]:
+    while piece := source.take(_READ):
+        yield piece

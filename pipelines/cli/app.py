@@ -1,0 +1,187 @@
+"""Every command with its options; what a command does is loaded when it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="cygnoreco",
+    help="Reconstruct raw runs of optical time projection chambers.",
+    epilog="Exit codes: 0 good, 1 bug, 2 usage or input, 3 done with bad events or runs, 4 try again, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RunArgument = Annotated[Path, typer.Argument(help="Raw run: .mid[.gz|.lz4|.bz2], .root, .h5 or .zarr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
+CameraOption = Annotated[str | None, typer.Option(help="Bank of the camera; needed if there are several.")]
+PedestalOption = Annotated[
+    Path | None,
+    typer.Option(help="Raw pedestal run, saved pedestal (ours or pedmap_run*_rebin1.root), or a folder of those."),
+]
+VignettingOption = Annotated[
+    str | None, typer.Option(help="Lens response: a ROOT map, a file of ours, 'generated:lime' or 'none'.")
+]
+RecipeOption = Annotated[str, typer.Option(help="Name of a shipped recipe or a TOML file.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="stage.parameter=value; may be repeated.")]
+
+
+@app.command(epilog="Example: cygnoreco reco run05001.mid.gz --pedestal run05000.mid.gz -o reco/")
+def reco(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Raw runs.")],
+    pedestal: PedestalOption = None,
+    vignetting: VignettingOption = None,
+    recipe: RecipeOption = "lime",
+    settings: SetOption = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path(),
+    camera: CameraOption = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0: none.")] = None,
+    block: Annotated[int, typer.Option(help="Frames a block: unit of work, memory and resuming.")] = 8,
+    force: Annotated[bool, typer.Option("--force", help="Do it again even if it is done.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a run with bad events.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Reconstruct raw runs to official ROOT files; go on where an earlier start stopped."""
+    from pipelines.cli.reco import reco as command
+
+    return command(
+        runs,
+        pedestal=pedestal,
+        vignetting=vignetting,
+        recipe=recipe,
+        settings=settings or [],
+        out=out,
+        camera=camera,
+        workers=workers,
+        block=block,
+        force=force,
+        strict=strict,
+        as_json=as_json,
+        quiet=quiet,
+    )
+
+
+@app.command(epilog="Example: cygnoreco demo -o demo/")
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all that it makes.")] = Path("cygnoreco-demo"),
+    frames: Annotated[int, typer.Option(help="Frames of the data run.", min=1)] = 20,
+    pedestal_frames: Annotated[int, typer.Option(help="Frames of the pedestal run.", min=2)] = 30,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 1,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0: none.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Simulate a pedestal run and a data run, reconstruct them, and draw an event."""
+    from pipelines.cli.demo import demo as command
+
+    return command(out, frames, pedestal_frames, seed, workers, as_json, quiet)
+
+
+@app.command(epilog="Example: cygnoreco info run05001.mid.gz")
+def info(
+    run: RunArgument,
+    events: Annotated[bool, typer.Option("--events", help="One CSV line an event, banks with CRC-32.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Say what is in a raw run: events, banks, times, settings without their secrets."""
+    from pipelines.cli.raw import info as command
+
+    return command(run, events, as_json)
+
+
+@app.command(epilog="Example: cygnoreco verify run05001.mid.gz && echo sound")
+def verify(run: RunArgument, as_json: Json = False) -> int:
+    """Read a raw run from end to end and list everything that is wrong with it."""
+    from pipelines.cli.raw import verify as command
+
+    return command(run, as_json)
+
+
+@app.command(epilog="Example: cygnoreco convert run05001.mid.gz --to zarr -o run05001.zarr")
+def convert(
+    run: RunArgument,
+    to: Annotated[str, typer.Option(help="zarr, root, h5 or midas.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Target; by default beside the run.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a run with bad events.")] = False,
+    quiet: Quiet = False,
+) -> int:
+    """Copy a raw run to another container, without loss."""
+    from pipelines.cli.raw import convert as command
+
+    return command(run, to, out, strict, quiet)
+
+
+@app.command(epilog="Example: cygnoreco pedestal run05000.mid.gz -o pedestals/")
+def pedestal(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder; gets our file and the experiment's.")] = Path(),
+    camera: CameraOption = None,
+    max_frames: Annotated[int | None, typer.Option(help="Use the first ones only; winter23 took 201.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Make the pedestal of a run: mean and noise of every pixel."""
+    from pipelines.cli.raw import pedestal as command
+
+    return command(run, out, camera, max_frames, as_json, quiet)
+
+
+@app.command(epilog="Example: cygnoreco show run05001.mid.gz:7 --pedestal run05000.mid.gz -o event7.png")
+def show(
+    what: Annotated[str, typer.Argument(metavar="RUN:EVENT", help="Raw run and event number.")],
+    pedestal: PedestalOption = None,
+    vignetting: VignettingOption = None,
+    recipe: RecipeOption = "lime",
+    settings: SetOption = None,
+    reco: Annotated[Path | None, typer.Option(help="Reconstructed file: overlay the clusters stored there.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A .png or .html file.")] = None,
+    camera: CameraOption = None,
+) -> int:
+    """Draw a frame with its clusters outlined and numbered."""
+    from pipelines.cli.show import show as command
+
+    return command(what, pedestal, vignetting, recipe, settings or [], reco, out, camera)
+
+
+recipes = typer.Typer(help="List, print and compare recipes.", no_args_is_help=True)
+app.add_typer(recipes, name="recipes")
+
+
+@recipes.command("list", epilog="Example: cygnoreco recipes list")
+def list_recipes(as_json: Json = False) -> int:
+    """List the recipes that come with the package."""
+    from pipelines.cli.recipes import list_recipes as command
+
+    return command(as_json)
+
+
+@recipes.command("print", epilog="Example: cygnoreco recipes print winter23 > mine.toml")
+def print_recipe(
+    recipe: Annotated[str, typer.Argument(help="Name or TOML file.")] = "lime",
+    settings: SetOption = None,
+    as_json: Json = False,
+) -> int:
+    """Print a recipe with every parameter and its description, as a TOML file to start from."""
+    from pipelines.cli.recipes import print_recipe as command
+
+    return command(recipe, settings or [], as_json)
+
+
+@recipes.command("diff", epilog="Example: cygnoreco recipes diff lime winter23")
+def diff_recipes(
+    first: Annotated[str, typer.Argument(help="Name or TOML file.")],
+    second: Annotated[str, typer.Argument(help="Name or TOML file.")],
+    as_json: Json = False,
+) -> int:
+    """Compare two recipes parameter by parameter."""
+    from pipelines.cli.recipes import diff_recipes as command
+
+    return command(first, second, as_json)
