@@ -101,11 +101,10 @@ def _electrons_at_the_gems(
     col += diffusion * rng.standard_normal(row.size)
     # The yield is stated for the middle of the gap, after the losses on the way from there.
     mean_gain = detector.yield_adu_per_kev * detector.pair_kev / detector.survival(detector.gap_cm / 2)
-    return (
-        np.floor(row + 0.5).astype(np.intp),
-        np.floor(col + 0.5).astype(np.intp),
-        rng.exponential(mean_gain, row.size),
-    )
+    light = rng.exponential(mean_gain, row.size)
+    # To the pixel below or above, at random by nearness: the mean place is kept, and the avalanche is far wider.
+    row_px, col_px = (np.floor(place + rng.random(place.size)).astype(np.intp) for place in (row, col))
+    return row_px, col_px, light
 
 
 def _smear(

@@ -263,7 +263,7 @@ def _odb(run: int, detector: Detector, pedestal: bool) -> dict[str, Any]:
         "Runinfo": {
             "Run number": run,
             "Start time": datetime.fromtimestamp(START_TIME, UTC).strftime("%a %b %d %H:%M:%S %Y"),
-            "Start time binary": f"0x{START_TIME:08x}",
+            "Start time binary": START_TIME,
         },
         "Configurations": {
             "Exposure": EXPOSURE_S,

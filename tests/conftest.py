@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep indices and pedestals of test runs out of the user's cache folder."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = before
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +29,28 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden data at {folder}")
     return folder
+
+
+@dataclass(frozen=True)
+class SmallRuns:
+    """A simulated pedestal run and a data run on a small sensor, and settings that fit it."""
+
+    pedestal: Path
+    data: Path
+    frames: int
+    settings: tuple[str, ...] = ("accept.xmax=none", "accept.ymin=none", "accept.ymax=none")
+    response: str = "none"
+
+
+@pytest.fixture(scope="session")
+def small_runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
+    """Runs 10 (pedestal, 12 frames) and 11 (14 frames), 256 x 320 pixels."""
+    from simulation.detector import Detector
+    from simulation.run import demo_plan, pedestal_run, write_run
+
+    folder = tmp_path_factory.mktemp("runs")
+    detector = Detector(height=256, width=320)
+    dark, data = folder / "run00010.mid.gz", folder / "run00011.mid.gz"
+    pedestal_run(dark, run=10, frames=12, detector=detector)
+    write_run(data, run=11, events=demo_plan(14, detector=detector), detector=detector)
+    return SmallRuns(dark, data, 14)

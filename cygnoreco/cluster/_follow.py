@@ -34,7 +34,7 @@ def follow_tracks(
     min_inside: float,
     max_attempts: int,
     steal: bool,
-) -> tuple[IntArray, int, bool]:
+) -> tuple[NDArray[np.int32], int, bool]:
     """Grow a track from every seed in turn.
 
     Parameters
@@ -76,9 +76,7 @@ def follow_tracks(
         if labels[seed] != FREE or failed_at[seed] == n_tracks:
             continue
         piece = neighbourhood[seed]
-        members = _still_free(
-            rows, cols, spreads, near, order[offsets[piece] : offsets[piece + 1]], labels, np.int64(seed)
-        )
+        members = _still_free(rows, cols, spreads, near, order[offsets[piece] : offsets[piece + 1]], labels, seed)
         if members.size > min_points:
             along, across, turned = _along_track(rows, cols, members)
             degree = 1
@@ -106,7 +104,7 @@ def _still_free(
     near: IntArray,
     piece: IntArray,
     labels: IntArray,
-    seed: int,
+    seed: np.integer[Any],
 ) -> IntArray:
     """Free points of a piece that are still connected to the seed."""
     free = piece[labels[piece] == FREE]
@@ -120,7 +118,7 @@ def _still_free(
 def _along_track(rows: IntArray, cols: IntArray, members: IntArray) -> tuple[FloatArray, FloatArray, bool]:
     """Coordinates along and across a cluster: the axis of larger spread is taken as the one along it."""
     n = members.size
-    row_sum = row_squares = col_sum = col_squares = 0
+    row_sum = row_squares = col_sum = col_squares = np.int64(0)
     for i in members:
         row, col = np.int64(rows[i]), np.int64(cols[i])
         row_sum += row
@@ -133,7 +131,7 @@ def _along_track(rows: IntArray, cols: IntArray, members: IntArray) -> tuple[Flo
     for k in range(n):
         row, col = rows[members[k]], cols[members[k]]
         along[k], across[k] = (col, row) if turned else (row, col)
-    return along, across, turned
+    return along, across, bool(turned)
 
 
 @njit(nogil=True, cache=True)
@@ -160,13 +158,13 @@ def _grow(
     """
     size = 0
     for attempt in range(max_attempts + 1):
-        last_size = size
+        last_size, size_before = size, members.size
         members = _absorb(rows, cols, starts, spreads, far, labels, track, members, curve, turned, thickness, steal)
         size = members.size
         along, across, turned = _along_track(rows, cols, members)
         fitted = fit_track(along, across, degree, thickness, min_inside, curve)
         if attempt == max_attempts:
-            return size != last_size
+            return size > size_before
         if size == last_size or not fitted:
             if degree == 2:
                 return False

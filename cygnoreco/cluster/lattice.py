@@ -13,8 +13,8 @@ from cygnoreco.errors import InputError
 from cygnoreco.kernels.lattice import ball_sums, connect, half_widths, row_starts
 from cygnoreco.stage import stage
 
-#: More rows than any sensor has; a table of this length is still small.
-MAX_ROWS = 1 << 20
+#: Rows and columns that points may spread over: more than any sensor has, while a table of one side is still small.
+MAX_SIDE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Points:
     Attributes
     ----------
     rows, cols : (n,) int32
-        Coordinates in raster order; rows counted from the first occupied one.
+        Coordinates in raster order, counted from the first occupied row and column.
     weights : (n,) int64
         Weights.
     starts : (n_rows + 1,) int64
@@ -120,7 +120,7 @@ def find_clusters(
 
 
 def select(points: Points, index: NDArray[np.int64]) -> Points:
-    """Points `index` (m,), given in ascending order."""
+    """Points with the indices (m,), which ascend."""
     if index.size == 0:
         return Points(points.rows[index], points.cols[index], points.weights[index], np.zeros(1, np.int64))
     rows = points.rows[index] - points.rows[index[0]]
@@ -152,11 +152,12 @@ def check_points(rows: ArrayLike, cols: ArrayLike, weights: ArrayLike) -> Points
             else f"point {i} at {here} is after {before}"
         )
         raise InputError(f"points must be in raster order, each once: {fault}; merge_points() sorts and merges them")
-    top, n_rows = int(row[0]), int(row[-1]) - int(row[0]) + 1
-    if n_rows > MAX_ROWS:
-        raise InputError(f"points spread over {n_rows} rows; at most {MAX_ROWS} are supported")
-    above = (row - top).astype(np.int32)
-    return Points(above, col.astype(np.int32), weight.astype(np.int64), row_starts(above, n_rows))
+    top, left = row[0], col.min()
+    n_rows, n_cols = int(row[-1]) - int(top) + 1, int(col.max()) - int(left) + 1
+    if max(n_rows, n_cols) > MAX_SIDE:
+        raise InputError(f"points spread over {n_rows} rows and {n_cols} columns; at most {MAX_SIDE} are supported")
+    row = (row - top).astype(np.int32)
+    return Points(row, (col - left).astype(np.int32), weight.astype(np.int64), row_starts(row, n_rows))
 
 
 def merge_points(

@@ -18,18 +18,18 @@ from cygnoreco.display.view import COLOUR_MAP, OUTLINE_COLOUR, EventView, colour
 from cygnoreco.io.atomic import atomic_write
 from cygnoreco.types import CLUSTER_COLUMNS, FloatArray
 
-#: Columns of the table: heading, branch, decimals, and whether to show millimetres instead of pixels.
+#: Columns of the table: heading, unit, branch, decimals; what a branch has in pixels and the heading in mm is converted.
 TABLE = (
-    ("integral / ADU", "sc_integral", 0, False),
-    ("energy / keV", "sc_energy", 2, False),
-    ("size / px", "sc_size", 0, False),
-    ("hits / px", "sc_nhits", 0, False),
-    ("length / mm", "sc_length", 1, True),
-    ("width / mm", "sc_width", 1, True),
-    ("\N{GREEK SMALL LETTER THETA} / °", "sc_theta", 1, False),
-    ("x / px", "sc_xmean", 1, False),
-    ("y / px", "sc_ymean", 1, False),
-    ("rms / ADU", "sc_rms", 1, False),
+    ("integral", "ADU", "sc_integral", 0),
+    ("energy", "keV", "sc_energy", 2),
+    ("size", "px", "sc_size", 0),
+    ("hits", "px", "sc_nhits", 0),
+    ("length", "mm", "sc_length", 1),
+    ("width", "mm", "sc_width", 1),
+    ("\N{GREEK SMALL LETTER THETA}", "deg", "sc_theta", 1),
+    ("x", "px", "sc_xmean", 1),
+    ("y", "px", "sc_ymean", 1),
+    ("rms", "ADU", "sc_rms", 1),
 )
 
 
@@ -48,8 +48,9 @@ def html(view: EventView) -> str:
     """
     macro_image = view.macro_image()
     norm = colour_scale(macro_image)
-    shown = [entry for entry in TABLE if entry[1] != "sc_energy" or (view.clusters["sc_energy"] > 0).any()]
-    titles = {column.name: column.description for column in CLUSTER_COLUMNS}
+    has_energy = bool((view.clusters["sc_energy"] > 0).any())
+    table = [column for column in TABLE if column[2] != "sc_energy" or has_energy]
+    meaning = {column.name: escape(column.description) for column in CLUSTER_COLUMNS}
     count = len(view.clusters)
     total = float(view.clusters["sc_integral"].sum()) if count else 0.0
     return Template(files("cygnoreco.display").joinpath("page.html").read_text()).substitute(
@@ -63,12 +64,13 @@ def html(view: EventView) -> str:
         scale=_png(np.linspace(0, 1, 190)[None, :]),
         lowest=f"{norm.vmin:.0f}".replace("-0", "0"),
         highest=f"{norm.vmax:,.0f}",
-        head="<th>#</th>" + "".join(f'<th title="{escape(titles[name])}">{label}</th>' for label, name, *_ in shown),
+        head="<th>#</th>"
+        + "".join(f'<th title="{meaning[name]}">{label}<small>{unit}</small></th>' for label, unit, name, _ in table),
         rows="\n".join(
             f'<tr data-cluster="{index}"><td>{index}</td>'
             + "".join(
-                f"<td>{float(row[name]) * (view.pixel_mm if in_mm else 1):,.{decimals}f}</td>"
-                for _, name, decimals, in_mm in shown
+                f"<td>{float(row[name]) * (view.pixel_mm if unit == 'mm' else 1):,.{decimals}f}</td>"
+                for _, unit, name, decimals in table
             )
             + "</tr>"
             for index, row in enumerate(view.clusters, 1)

@@ -135,9 +135,9 @@ def _noise_filter(
     rounded[:, -2:] = 0.0
     for y in range(1, height - 2):
         above, here, below = rounded[y - 1], rounded[y], rounded[y + 1]
-        # All neighbours but the left one are known before the row is walked, and the left one is zero nearly everywhere.
-        # Without it this is the average there, to the last bit: a zero changes no sum. A loop of its own, because
-        # it runs over many macro-pixels at once where the walk must go one by one.
+        # All neighbours but the left one are known before the row is walked, and that one is zero nearly everywhere.
+        # There this is the average, to the last bit: a zero changes no sum. A loop of its own, because it runs over
+        # many macro-pixels at once where the walk must go one by one.
         for x in range(1, width - 2):
             outer = above[x - 1] + below[x - 1] + above[x] + below[x]
             quiet_averages[x] = (outer + above[x + 1] + here[x + 1] + below[x + 1]) * np.float32(0.125)

@@ -99,9 +99,7 @@ def patches(
 
 
 @njit(nogil=True, cache=True)
-def _cut_out(
-    maps: Any, macro_pixels: Any, cuts: Any, window: Any, correct: bool, polynomial: Any, found: Any
-) -> None:
+def _cut_out(maps: Any, macro_pixels: Any, cuts: Any, window: Any, correct: bool, polynomial: Any, found: Any) -> None:
     frame, mean, rms, response = maps
     rows, cols = macro_pixels
     cimax, saturated_to_zero, nsigma = cuts

@@ -112,11 +112,19 @@ def _skip_header(source: CompressedFile) -> bool:
     if flags & 0x04:  # extra field
         source.take(int.from_bytes(source.take(2), "little"))
     for text in (0x08, 0x10):  # file name, comment
-        while flags & text and source.take(1) not in (b"\0", b""):
-            pass
+        if flags & text:
+            _skip_text(source)
     if flags & 0x02:  # checksum of the header
         source.take(2)
     return True
+
+
+def _skip_text(source: CompressedFile) -> None:
+    begin = source.take(STEP)
+    length = begin.find(b"\0")
+    if length < 0:
+        raise StreamError("compression", "the header of the compressed stream is damaged")
+    source.give_back(len(begin) - length - 1)
 
 
 class _Decoder:

@@ -173,3 +173,209 @@ class BrokenBanks(DataError):
 def is_camera(name: str) -> bool:
     """Whether a bank of this name holds an image."""
     return name.startswith("CAM")
+
+
+def parse_banks(payload: memoryview) -> tuple[int | None, tuple[Bank, ...]]:
+    """Take a list of banks apart, without copying.
+
+    Parameters
+    ----------
+    payload : memoryview
+        Data of a user event, without the event's header.
+
+    Returns
+    -------
+    flags : int or None
+        Kind of the list; None for an event without any data.
+    banks : tuple of Bank
+        In their order, names that come twice included.
+
+    Raises
+    ------
+    BrokenBanks
+        ``flags``, ``bank-total``, ``bank-size`` or ``bank-count``; `offset` counts from the event's header.
+    """
+    if not len(payload):
+        return None, ()
+    if len(payload) < BANK_LIST_HEADER.size:
+        raise BrokenBanks("bank-total", f"{len(payload)} bytes are no list of banks", offset=EVENT_HEADER.size)
+    total, flags = BANK_LIST_HEADER.unpack_from(payload)
+    variant = bank_variant(flags)
+    if variant is None:
+        raise BrokenBanks("flags", f"unknown bank flags {flags:#x}", offset=EVENT_HEADER.size)
+    end = len(payload)
+    if total != end - BANK_LIST_HEADER.size:
+        message = f"banks of {total} bytes in an event that has {end - BANK_LIST_HEADER.size} for them"
+        raise BrokenBanks("bank-total", message, offset=EVENT_HEADER.size)
+    layout = BANK_HEADERS[variant]
+    banks: list[Bank] = []
+    position = BANK_LIST_HEADER.size
+    while position < end:
+        where = EVENT_HEADER.size + position
+        if position + layout.size > end:
+            raise BrokenBanks("bank-size", f"{end - position} bytes are no bank", offset=where)
+        name, type_number, size = layout.unpack_from(payload, position)[:3]
+        position += layout.size
+        if position + size > end:
+            message = f"bank {bank_name(name)!r} of {size} bytes where {end - position} are left"
+            raise BrokenBanks("bank-size", message, offset=where)
+        if len(banks) == MAX_BANKS:
+            raise BrokenBanks("bank-count", f"more than {MAX_BANKS} banks", offset=where)
+        banks.append(
+            Bank(bank_name(name), type_number, payload[position : position + size], EVENT_HEADER.size + position)
+        )
+        position = min(position + size + -size % 8, end)
+    return flags, tuple(banks)
+
+
+def bank_variant(flags: int) -> int | None:
+    """Which of the three bank headers the flags of a list mean; None if they are unknown.
+
+    Bit 5 is tested before bit 4: lists with bank headers of 16 bytes have both.
+    """
+    if flags & ~0x31 or not flags & 0x01:
+        return None
+    return 0x31 if flags & 0x20 else 0x11 if flags & 0x10 else 0x01
+
+
+def bank_name(name: bytes) -> str:
+    """Return a bank's name without its padding."""
+    return name.rstrip(b"\0 ").decode("latin-1")
+
+
+def iter_events(source: Path | str | InflatedStream, *, limit: int = MAX_EVENT_BYTES) -> Iterator[Event | Fault]:
+    """Go through a run, event by event, and past what is broken.
+
+    An event is trusted if another one, or the end of the file, follows it. Where this fails, the next place is
+    searched that begins an event and a list of banks which agree on their length.
+
+    Parameters
+    ----------
+    source : path or InflatedStream
+        The run.
+    limit : int
+        An event that claims more bytes than this is not believed.
+
+    Yields
+    ------
+    Event or Fault
+        Events in the order of the file, broken ones with their ``fault``; a Fault where there is no event: damaged
+        compression, bytes without meaning (counted as one event), no begin or end of run.
+    """
+    stream = source if isinstance(source, InflatedStream) else open_stream(source)
+    number = 0
+    begun, ended = False, False
+    while len(stream.peek(1)):
+        item = _next_event(stream, number, limit)
+        number += 1
+        if isinstance(item, Event) and item.fault is None:
+            begun = begun or item.header.event_id == BEGIN_OF_RUN
+            ended = item.header.event_id == END_OF_RUN
+        if number == 1 and not begun:
+            yield Fault("no-begin-of-run", "the first event is not a begin of run", event=0, offset=0)
+        yield item
+    if stream.fault is not None:
+        yield stream.fault
+    if not ended:
+        yield Fault("no-end-of-run", "the last event is not an end of run", event=number, offset=stream.offset)
+
+
+def _next_event(stream: InflatedStream, number: int, limit: int) -> Event | Fault:
+    """Return the event at the head of the stream, or a Fault for bytes that had to be skipped."""
+    offset = stream.offset
+    start = stream.peek(_START)
+    if len(start) < EVENT_HEADER.size:
+        stream.skip(len(start))
+        return Fault("truncated", f"{len(start)} bytes are no event header", event=number, offset=offset)
+    header = EventHeader(*EVENT_HEADER.unpack_from(start))
+    convincing = _begins_event(start, limit)
+    if not convincing and (header.data_size > limit or header.event_id == 0):
+        return _resynchronise(stream, number, header, limit)
+    raw = stream.take(EVENT_HEADER.size + header.data_size)
+    follower = stream.peek(_START)
+    if len(raw) < EVENT_HEADER.size + header.data_size:
+        return _truncated(stream, number, offset, header, raw, convincing, limit)
+    if len(follower) and not _begins_event(follower, limit):
+        # Either this event's size is wrong (bytes of the file are missing), or the next header is.
+        embedded = find_event(raw, EVENT_HEADER.size, limit)
+        if embedded is not None:
+            stream.push_back(raw[embedded:])
+            missing = f"another event begins {embedded} bytes into one of {len(raw)} bytes"
+            return _broken(number, offset, header, raw[:embedded], "event-size", missing, offset)
+        if not convincing:
+            stream.push_back(raw)
+            return _resynchronise(stream, number, header, limit)
+    if header.event_id in INTERNAL_EVENTS:
+        return Event(number, offset, header, raw)
+    try:
+        flags, banks = parse_banks(raw[EVENT_HEADER.size :])
+    except BrokenBanks as error:
+        return _broken(number, offset, header, raw, error.kind, error.message, offset + (error.offset or 0))
+    return Event(number, offset, header, raw, flags, banks)
+
+
+#: Bytes that tell whether an event begins: its header and that of its list of banks.
+_START = EVENT_HEADER.size + BANK_LIST_HEADER.size
+
+
+def _begins_event(start: memoryview, limit: int) -> bool:
+    """Whether bytes convince as the begin of an event, or of one that the end of the file cuts."""
+    if len(start) < EVENT_HEADER.size:
+        return False
+    event_id, mask, _, _, size = EVENT_HEADER.unpack_from(start)
+    if size > limit or event_id == 0:
+        return False
+    if event_id in INTERNAL_EVENTS:
+        return event_id == MESSAGE or mask == MIDAS_MAGIC
+    if size == 0:
+        return True
+    if len(start) < _START:
+        return size >= BANK_LIST_HEADER.size
+    total, flags = BANK_LIST_HEADER.unpack_from(start, EVENT_HEADER.size)
+    return total == size - BANK_LIST_HEADER.size and bank_variant(flags) is not None
+
+
+def find_event(data: memoryview, start: int = 0, limit: int = MAX_EVENT_BYTES) -> int | None:
+    """First place from `start` on where an event with banks, or an end of run, begins; None if there is none."""
+    values = np.frombuffer(data, "u1")
+    best: int | None = None
+    for shift in range(4):  # an event may begin at any byte, for settings and texts have any length
+        first = start + shift
+        count = (len(data) - first) // 4 * 4
+        words = values[first : first + count].view("<u4") if count else np.empty(0, "<u4")
+        if len(words) >= 6:
+            size, total, flags = words[3:-2], words[4:-1], words[5:]
+            likely = (total == size - np.uint32(8)) & (size <= limit) & ((flags & ~np.uint32(0x30)) == 1)
+        else:
+            likely = np.zeros(0, bool)
+        ends = words[: max(0, len(words) - 3)] == np.uint32(MIDAS_MAGIC << 16 | END_OF_RUN)
+        for places in (np.flatnonzero(likely), np.flatnonzero(ends)):
+            for place in places:
+                found = first + 4 * int(place)
+                if best is not None and found >= best:
+                    break
+                if _begins_event(data[found : found + _START], limit):
+                    best = found
+                    break
+    return best
+
+
+def _resynchronise(stream: InflatedStream, number: int, header: EventHeader, limit: int) -> Fault:
+    """Skip to the next event, at most to the end of the stream."""
+    offset = stream.offset
+    skipped = len(stream.take(1))
+    cameras: list[str] = []
+    while True:
+        window = stream.take(_SEARCH)
+        found = find_event(window, 0, limit)
+        # What might begin in the last bytes is looked at again together with what follows.
+        ahead = len(window) if found is None and len(window) < _SEARCH else len(window) - _START + 1
+        keep = ahead if found is None else found
+        cameras += _camera_headers(window[:keep], limit)
+        stream.push_back(window[keep:])
+        skipped += keep
+        if found is not None or not len(stream.peek(1)):
+            break
+    lost = f", with {' and '.join(cameras)} in them" if cameras else ""
+    message = f"no event header ({header.pack().hex()}): {skipped} bytes skipped{lost}"
+    return Fault("event-header", message, event=number, offset=offset)

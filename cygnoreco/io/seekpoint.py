@@ -15,9 +15,20 @@ _READ = 1 << 20
 
 @dataclass(frozen=True)
 class SeekPoint:
-    """Where inflating can begin: output offset, file offset, and what a fresh decoder must be fed first.
+    """Where inflating can begin again.
 
-    ``bits`` of the byte at ``compressed`` belong to what came before (bzip2 only).
+    Attributes
+    ----------
+    inflated : int
+        Offset in the output.
+    compressed : int
+        Offset in the file.
+    primer : bytes
+        What a fresh decoder must be fed first.
+    primed : int
+        Bytes of output of the primer, to be dropped.
+    bits : int
+        So many bits of the byte at `compressed` belong to what came before (bzip2 only).
     """
 
     inflated: int
@@ -44,6 +55,7 @@ class CompressedFile:
     _buffer: bytes = b""
     _used: int = 0
     _end: int = 0  # file offset of the end of the buffer
+    _seen: int = 0  # what `on_read` has seen, for nothing is shown to it twice
 
     def tell(self) -> int:
         """File offset of the next byte of :meth:`take`."""
@@ -60,17 +72,27 @@ class CompressedFile:
             more = self.file.read(max(_READ, size))
             if not more:
                 break
-            if self.on_read is not None:
-                self.on_read(more)
             self._buffer = self._buffer[self._used :] + more
             self._used, self._end = 0, self._end + len(more)
+            if self.on_read is not None and self._end > self._seen:
+                self.on_read(more[self._seen - self._end :])
+                self._seen = self._end
         piece = self._buffer[self._used : self._used + size]
         self._used += len(piece)
         return piece
 
+    def peek(self, size: int) -> bytes:
+        """As :meth:`take`, without going forward."""
+        piece = self.take(size)
+        self.give_back(len(piece))
+        return piece
+
     def give_back(self, size: int) -> None:
         """Let the last `size` bytes be taken again."""
-        self._used -= size
+        if size <= self._used:
+            self._used -= size
+        else:
+            self.seek(self.tell() - size)
 
     def drain(self) -> None:
         """Read on to the end of the file, for `on_read`."""

@@ -15,9 +15,7 @@ Formats: RFC 1951 and 1952; "LZ4 Frame Format" 1.6.
 
 from __future__ import annotations
 
-import bz2
 import mmap
-import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,9 +24,9 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cygnoreco.errors import DataError, InputError
+from cygnoreco.errors import InputError
+from cygnoreco.io.seekpoint import CompressedFile, SeekPoint, StreamError
 from cygnoreco.types import Fault
 
 _READ = 1 << 20
@@ -155,15 +153,14 @@ def open_stream(
         file = path.open("rb")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    inflate = _GENERATORS.get(compression(file), _stored)
+    kind = compression(file)
     source = CompressedFile(file, on_read)
-    offset = 0
+    offset = start.inflated if start is not None else 0
     if start is not None:
         source.seek(start.compressed)
-        offset = start.inflated
-    if inflate is _stored and on_read is None:
+    if kind == "none" and on_read is None:
         return InflatedStream(_mapped(file, offset), offset, close=file.close)
-    return InflatedStream(inflate(source, start, points), offset, close=file.close)
+    return InflatedStream(_inflate(kind, source, start, points), offset, close=file.close)
 
 
 def compression(file: BinaryIO) -> str:
@@ -172,7 +169,7 @@ def compression(file: BinaryIO) -> str:
     file.seek(0)
     if magic[:3] == b"\x1f\x8b\x08":
         return "gzip"
-    if magic == _LZ4_MAGIC:
+    if magic == b"\x04\x22\x4d\x18":
         return "lz4"
     return "bzip2" if magic[:3] == b"BZh" else "none"
 
@@ -184,6 +181,20 @@ def _mapped(file: BinaryIO, offset: int) -> Iterator[memoryview]:
         return  # an empty file cannot be mapped
 
 
-def _stored(source: CompressedFile, start: SeekPoint | None, points: list[SeekPoint] | None) -> Iterator[bytes]:
-    while piece := source.take(_READ):
-        yield piece
+def _inflate(
+    kind: str, source: CompressedFile, start: SeekPoint | None, points: list[SeekPoint] | None
+) -> Iterator[bytes]:
+    # Each decoder is imported only by those who have such a file.
+    if kind == "gzip":
+        from cygnoreco.io.deflate import inflate_gzip
+
+        return inflate_gzip(source, start, points)
+    if kind == "lz4":
+        from cygnoreco.io.lz4frame import inflate_lz4
+
+        return inflate_lz4(source, start, points)
+    if kind == "bzip2":
+        from cygnoreco.io.bzip2 import inflate_bzip2
+
+        return inflate_bzip2(source, start, points)
+    return iter(lambda: source.take(_READ), b"")

@@ -101,56 +101,46 @@ class _ZarrWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._root = zarr.open_group(folder, mode="w", zarr_format=3)
-        self._written: dict[str, int] = {}
-        self._arrays: dict[str, Any] = {}
-
-    def add_camera(self, camera: Camera, count: int) -> None:
-        """Make room for frames of one camera."""
-        shape = (count, *camera.shape)
-        self._create(f"frames/{camera.name}", shape, "<u2", (1, *camera.shape), (FRAMES_A_BLOCK, *camera.shape))
-
-    def add_residue(self, size: int) -> None:
-        """Make room for the residue."""
-        self._create("residue", (size,), "u1", (RESIDUE_CHUNK,), (RESIDUE_BLOCK,))
 
     def frames(self, camera: Camera, frames: Frames, rows: NDArray[Any]) -> None:
         """Append a block of frames; their rows of ``STORED_DTYPE`` are written at the end."""
-        self._append(f"frames/{camera.name}", frames)
+        self._append(f"frames/{camera.name}", frames, (1, *camera.shape), FRAMES_A_BLOCK)
 
     def residue(self, data: NDArray[np.uint8]) -> None:
         """Append a block of the residue."""
-        self._append("residue", data)
+        self._append("residue", data, (RESIDUE_CHUNK,), RESIDUE_BLOCK // RESIDUE_CHUNK)
 
     def finish(self, header: Header, tables: Mapping[str, NDArray[Any]], odb: bytes) -> None:
         """Write what is known at the end."""
-        for name, array in self._arrays.items():
-            if array.shape[0] != self._written[name]:  # fewer than announced: frames that could not be read
-                array.resize((self._written[name], *array.shape[1:]))
+        for camera in header.cameras:  # those without a single frame
+            self._append(f"frames/{camera.name}", np.empty((0, *camera.shape), "<u2"), (1, *camera.shape))
         for name, table in tables.items():
             for column in STORED_DTYPE.names or ():
-                self._store(f"table/{name}/{column}", np.ascontiguousarray(table[column]))
-        self._store("odb", np.frombuffer(odb, np.uint8))
+                values = np.ascontiguousarray(table[column])
+                self._append(f"table/{name}/{column}", values, (max(1, len(values)),))
+        if header.residue_size is not None:
+            self._append("residue", np.empty(0, np.uint8), (RESIDUE_CHUNK,))
+        self._append("odb", np.frombuffer(odb, np.uint8), (len(odb),))
         files = {name: size for name, size in _files(self._folder).items() if name != _METADATA}
         self._root.attrs.update({"cygnoreco": header.to_dict(), "files": files})
 
-    def _create(
-        self, name: str, shape: tuple[int, ...], dtype: str, chunks: tuple[int, ...], shards: tuple[int, ...] | None
-    ) -> None:
-        # Fewest bytes of what decodes in 40 ms a frame: neighbouring high bytes are equal, so shuffle, then a fast zstd.
-        codecs = [BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=np.dtype(dtype).itemsize), Crc32cCodec()]
-        self._arrays[name] = self._root.create_array(
-            name, shape=shape, dtype=dtype, chunks=chunks, shards=shards, compressors=codecs
-        )
-        self._written[name] = 0
-
-    def _append(self, name: str, data: NDArray[Any]) -> None:
-        start = self._written[name]
-        self._arrays[name][start : start + len(data)] = data
-        self._written[name] = start + len(data)
-
-    def _store(self, name: str, data: NDArray[Any]) -> None:
-        self._create(name, data.shape, data.dtype.str, (max(1, len(data)),), None)
-        self._append(name, data)
+    def _append(self, name: str, data: NDArray[Any], chunks: tuple[int, ...], chunks_a_shard: int = 1) -> None:
+        if name not in self._root:
+            # Neighbouring high bytes are equal: shuffled, the fastest zstd finds most of what there is to find.
+            compressors = [BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()]
+            shards = (chunks_a_shard * chunks[0], *chunks[1:]) if chunks_a_shard > 1 else None
+            self._root.create_array(
+                name,
+                shape=(0, *data.shape[1:]),
+                dtype=data.dtype,
+                chunks=chunks,
+                shards=shards,
+                compressors=compressors,
+            )
+        array = self._root[name]
+        start = array.shape[0]
+        array.resize((start + len(data), *array.shape[1:]))
+        array[start:] = data
 
 
 @contextlib.contextmanager
@@ -165,7 +155,7 @@ def write_zarr(path: Path) -> Iterator[_ZarrWriter]:
     Yields
     ------
     writer
-        Announce cameras and residue, append blocks of ``FRAMES_A_BLOCK`` frames and ``RESIDUE_BLOCK`` bytes, finish.
+        Append blocks of ``FRAMES_A_BLOCK`` frames and ``RESIDUE_BLOCK`` bytes, the last ones shorter, then finish.
     """
     with atomic_folder(path) as partial:
         yield _ZarrWriter(partial)
@@ -191,7 +181,9 @@ def _check_files(path: Path, expected: Any) -> None:
     if wrong:
         first = wrong[0]
         state = f"has {found[first]} bytes" if first in found else "is missing"
-        raise DataError(f"{path}: {len(wrong)} of {len(sizes)} files damaged: {first} {state} instead of {sizes[first]} bytes")
+        raise DataError(
+            f"{path}: {len(wrong)} of {len(sizes)} files damaged: {first} {state} instead of {sizes[first]} bytes"
+        )
 
 
 def _array(path: Path, name: str) -> Any:

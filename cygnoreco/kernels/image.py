@@ -8,8 +8,8 @@ sensor's size in between. What makes it fast:
   one largest count that does not survive; it is looked up once per pedestal, rounding included. A pixel outside
   the acceptance gets a threshold that no count exceeds, and a saturated pixel that is to be dropped is above a ceiling.
 * Five suppressed rows are all that the median and the block mean of four rows need. They stay in the L1 and L2 cache.
-* Frames come in blocks: a band of rows is worked through for every frame of the block while the band's pedestal, which is
-  four times as large as a frame's, is still in the cache.
+* Frames come in blocks: a band of rows is worked through for every frame of the block while the band's pedestal,
+  four times the size of the frame's band, is still in the cache.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def image_section(
         raise InputError(f"frames of {height} x {width} pixels and a pedestal of {mean.shape[0]} x {mean.shape[1]}")
     if out is None:
         out = empty_section(count, (height, width))
-    out = Section(*(array[:count] for array in out))
+    out = Section(out.picture[:count], out.edges[:count], out.integral[:count], out.squares[:count], out.raw[:count])
     column_sums = np.zeros((2, count, width))
     out.raw[:] = 0
     _section(

@@ -25,6 +25,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.integer[Any]]
+Labels = NDArray[np.int32]
 
 
 def half_widths(eps: float, metric: str) -> NDArray[np.int32]:
@@ -50,7 +51,7 @@ def half_widths(eps: float, metric: str) -> NDArray[np.int32]:
 
 
 @njit(nogil=True, cache=True)
-def row_starts(rows: IntArray, n_rows: int) -> IntArray:
+def row_starts(rows: IntArray, n_rows: int) -> NDArray[np.int64]:
     """Index of the first point of every row, and the number of points at the end.
 
     ``rows`` (n,) ascending in 0 .. ``n_rows`` - 1; returns (n_rows + 1,) int64.
@@ -64,7 +65,7 @@ def row_starts(rows: IntArray, n_rows: int) -> IntArray:
 
 
 @njit(nogil=True, cache=True)
-def ball_sums(cols: IntArray, weights: IntArray, starts: IntArray, half: IntArray) -> IntArray:
+def ball_sums(cols: IntArray, weights: IntArray, starts: IntArray, half: IntArray) -> NDArray[np.int64]:
     """Sum of the weights in the ball around every point, the point itself included: (n,) int64."""
     sums = np.zeros(cols.size, np.int64)
     if cols.size == 0 or half.size == 0:
@@ -92,7 +93,7 @@ def ball_sums(cols: IntArray, weights: IntArray, starts: IntArray, half: IntArra
 
 
 @njit(nogil=True, cache=True)
-def connect(cols: IntArray, starts: IntArray, half: IntArray, core: NDArray[np.bool_]) -> tuple[IntArray, int]:
+def connect(cols: IntArray, starts: IntArray, half: IntArray, core: NDArray[np.bool_]) -> tuple[Labels, int]:
     """Clusters of DBSCAN for given core flags.
 
     Core points in each other's ball are of one cluster; clusters are numbered by their first core point in raster
@@ -133,7 +134,7 @@ def connect(cols: IntArray, starts: IntArray, half: IntArray, core: NDArray[np.b
 @njit(nogil=True, cache=True)
 def connect_subset(
     rows: IntArray, cols: IntArray, subset: IntArray, half: IntArray, core: NDArray[np.bool_]
-) -> tuple[IntArray, int]:
+) -> tuple[Labels, int]:
     """Do :func:`connect` among the points ``subset`` (m,), ascending indices of points; labels are (m,)."""
     if subset.size == 0:
         return np.empty(0, np.int32), 0
@@ -157,9 +158,7 @@ class _Runs(NamedTuple):
 
 
 @njit(nogil=True, cache=True)
-def _find_runs(
-    cols: IntArray, starts: IntArray, half: IntArray, core: NDArray[np.bool_]
-) -> tuple[IntArray, _Runs]:
+def _find_runs(cols: IntArray, starts: IntArray, half: IntArray, core: NDArray[np.bool_]) -> tuple[Labels, _Runs]:
     """Run of every point (n,), -1 if it is no core, and the runs."""
     n_rows = starts.size - 1
     run_of = np.full(cols.size, -1, np.int32)
@@ -172,11 +171,12 @@ def _find_runs(
         for i in range(starts[row], starts[row + 1]):
             if not core[i]:
                 continue
-            gap = cols[i] - last[n_runs - 1] if n_runs > run_starts[row] else half[0] + 1
-            if gap > half[0]:
+            gap = cols[i] - last[n_runs - 1]
+            new_chain = n_runs == run_starts[row] or gap > half[0]
+            if new_chain:
                 chain_starts[n_chains] = n_runs
                 n_chains += 1
-            if gap > min(1, half[0]):
+            if new_chain or gap > 1:
                 first[n_runs] = cols[i]
                 chain[n_runs] = n_chains - 1
                 n_runs += 1
@@ -187,7 +187,7 @@ def _find_runs(
 
 
 @njit(nogil=True, cache=True)
-def _label_chains(runs: _Runs, half: IntArray) -> tuple[IntArray, int]:
+def _label_chains(runs: _Runs, half: IntArray) -> tuple[Labels, int]:
     """Join all chains that come within the ball of each other, and number the clusters in raster order."""
     n_rows, n_chains = runs.starts.size - 1, runs.chain_starts.size - 1
     parent = np.arange(n_chains).astype(np.int32)

@@ -51,26 +51,32 @@ def eigenvectors(a: float, b: float, d: float) -> Eigenvectors:
 
 
 @njit(nogil=True, cache=True)
-def second_moments(x: NDArray[np.int32], y: NDArray[np.int32]) -> tuple[float, float, float]:
-    """Covariance of integer points (n >= 2), with n - 1: of x and x, x and y, y and y.
+def second_moments(x: NDArray[np.int32], y: NDArray[np.int32], exact: bool) -> tuple[float, float, float]:
+    """Covariance of integer points, with n - 1: of x and x, x and y, y and y.
 
-    The sums are taken from the integer part of the mean: they are exact, so that symmetric clusters have a covariance
-    of exactly 0, and the result does not depend on where the cluster lies.
+    Parameters
+    ----------
+    x, y : ndarray, shape (n,), int32
+        Points, n >= 2.
+    exact : bool
+        True: the sums are taken from the integer part of the mean, so they are integers and exact: symmetric clusters
+        have a covariance of exactly 0, and the result does not depend on where the cluster lies. False: they are taken
+        from the rounded mean, as ``numpy.cov`` does; the rounding then decides between the axes of a symmetric cluster.
     """
     n = len(x)
-    x0, y0 = int(x.sum()) // n, int(y.sum()) // n
-    sum_x = sum_y = sum_xx = sum_xy = sum_yy = 0
+    x0, y0 = x.sum() / n, y.sum() / n
+    if exact:
+        x0, y0 = np.floor(x0), np.floor(y0)
+    sum_x = sum_y = sum_xx = sum_xy = sum_yy = 0.0
     for i in range(n):
-        dx, dy = int(x[i]) - x0, int(y[i]) - y0
+        dx, dy = x[i] - x0, y[i] - y0
         sum_x += dx
         sum_y += dy
         sum_xx += dx * dx
         sum_xy += dx * dy
         sum_yy += dy * dy
-    xx = (sum_xx - float(sum_x) * sum_x / n) / (n - 1)
-    xy = (sum_xy - float(sum_x) * sum_y / n) / (n - 1)
-    yy = (sum_yy - float(sum_y) * sum_y / n) / (n - 1)
-    return xx, xy, yy
+    norm = 1.0 / (n - 1)
+    return (sum_xx - sum_x * sum_x / n) * norm, (sum_xy - sum_x * sum_y / n) * norm, (sum_yy - sum_y * sum_y / n) * norm
 
 
 @njit(nogil=True, cache=True)
@@ -84,7 +90,7 @@ def principal_axis(
     x, y : ndarray, shape (n,), int32
         Macro-pixels, n >= 2; each counts the same.
     as_lapack : bool
-        True: the sign of the axis is that of LAPACK's eigenvector. False: the axis points to growing x, or to growing y
+        True: the sign of the axis is that of LAPACK's eigenvector of ``numpy.cov``. False: the axis points to growing x, or to growing y
         if it is parallel to y, so that its angle is in (-90, 90] degrees. Without a major axis (both variances equal)
         it is the x axis.
     theta_of_first : bool
@@ -97,7 +103,7 @@ def principal_axis(
     theta : float
         Angle, degrees, from x towards y.
     """
-    found = eigenvectors(*second_moments(x, y))
+    found = eigenvectors(*second_moments(x, y, not as_lapack))
     cos, sin = (found.cos, found.sin) if found.first >= found.second else (-found.sin, found.cos)
     if not as_lapack and (cos < 0.0 or (cos == 0.0 and sin < 0.0)):
         cos, sin = -cos, -sin

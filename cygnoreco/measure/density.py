@@ -7,6 +7,7 @@ a faint one. The correction was measured with the LEMON prototype; its constants
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -139,12 +140,13 @@ def density_calibration(
     InputError
         The arrays do not fit together.
 
-    Notes
-    -----
-    Source: the calibrator of the CYGNO reconstruction (branch winter23), constants of the LEMON prototype.
+    References
+    ----------
+    The calibrator of the CYGNO reconstruction (branch winter23) for the method and the constants; its use in
+    E. Baracchini et al., "Identification of low energy nuclear recoils in a gas TPC with optical readout" (LEMON).
     """
     n_clusters = len(offsets) - 1
-    if not enabled:
+    if not enabled or n_clusters == 0:
         return np.full(n_clusters, -1.0), np.full(n_clusters, -1.0)
 
     cut = slice_clusters(
@@ -158,22 +160,22 @@ def density_calibration(
         matrix=matrix,
         coverage=coverage,
     )
-    energy = np.empty(n_clusters)
-    for cluster, slices in enumerate(cut):
-        integral = np.maximum(slices.integral, 0.0)
-        density = np.divide(integral, slices.bright, out=np.zeros_like(integral), where=slices.bright > 0)
-        factor = energy_per_count(
-            density,
-            density_pitch=density_pitch,
-            linear_constant=linear_constant,
-            linear_slope=linear_slope,
-            saturation_plateau=saturation_plateau,
-            saturation_scale=saturation_scale,
-            saturation_power=saturation_power,
-            normalisation=normalisation,
-            empty_factor=empty_factor,
-        )
-        energy[cluster] = (integral * factor).sum() / 1000.0
+    integral = np.maximum(np.concatenate([slices.integral for slices in cut]), 0.0)
+    bright = np.concatenate([slices.bright for slices in cut])
+    factor = energy_per_count(
+        np.divide(integral, bright, out=np.zeros_like(integral), where=bright > 0),
+        density_pitch=density_pitch,
+        linear_constant=linear_constant,
+        linear_slope=linear_slope,
+        saturation_plateau=saturation_plateau,
+        saturation_scale=saturation_scale,
+        saturation_power=saturation_power,
+        normalisation=normalisation,
+        empty_factor=empty_factor,
+    )
+    owner = np.repeat(np.arange(n_clusters), [slices.bright.size for slices in cut])
+    energy = np.zeros(n_clusters)
+    np.add.at(energy, owner, integral * factor / 1000.0)
     pathlength = np.array([slices.n_skeleton for slices in cut], np.float64)
     if path == "euclidean":
         pathlength += (np.sqrt(2.0) - 1.0) * np.array([slices.n_diagonal for slices in cut])
@@ -247,30 +249,22 @@ def slice_clusters(
     InputError
         The arrays do not fit together.
     """
-    z = np.ascontiguousarray(z, np.float64)
-    rows = np.ascontiguousarray(rows, np.int64)
-    cols = np.ascontiguousarray(cols, np.int64)
-    offsets = np.asarray(offsets, np.int64)
-    if z.ndim != 3 or z.shape[1] != z.shape[2] or not rows.shape == cols.shape == z.shape[:1]:
+    row, col = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(cols, np.int64)
+    counts = np.ascontiguousarray(z, np.float64)
+    if z.ndim != 3 or z.shape[1] != z.shape[2] or not row.shape == col.shape == z.shape[:1]:
         raise InputError(
-            f"macro-pixels with rows {rows.shape}, cols {cols.shape} and z {z.shape}: expected (m,), (m,) and (m, r, r)"
+            f"macro-pixels with rows {row.shape}, cols {col.shape} and z {z.shape}: expected (m,), (m,) and (m, r, r)"
         )
-    if offsets[0] != 0 or offsets[-1] != len(rows) or (np.diff(offsets) < 1).any():
-        raise InputError(f"offsets must rise from 0 to {len(rows)} with no cluster empty; they are {offsets}")
+    if offsets[0] != 0 or offsets[-1] != len(row) or (np.diff(offsets) < 1).any():
+        raise InputError(f"offsets must rise from 0 to {len(row)} with no cluster empty; they are {offsets}")
+    short, all_pixels = matrix == "short", coverage == "all"
     cut = []
-    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
-        members = slice(start, stop)
-        slices = _slice_cluster(
-            rows[members],
-            cols[members],
-            z[members],
-            slice_radius,
-            pixel_threshold,
-            prunings,
-            matrix == "short",
-            coverage == "all",
+    for start, stop in pairwise(offsets):
+        one = slice(start, stop)
+        fields = _slice_cluster(
+            row[one], col[one], counts[one], slice_radius, pixel_threshold, prunings, short, all_pixels
         )
-        cut.append(Slices(*slices))
+        cut.append(Slices(*fields))
     return cut
 
 
@@ -396,7 +390,7 @@ def _first_disc(
 
 @njit(nogil=True, cache=True)
 def _nearest(rows: NDArray[np.int64], cols: NDArray[np.int64], row: int, col: int) -> int:
-    """Number of the centre nearest to a pixel, the first of equals; 0 if there is none."""
+    """Find the number of the centre nearest to a pixel, the first of equals; 0 if there is none."""
     nearest, least = 0, np.inf
     for centre in range(rows.size):
         distance2 = float((rows[centre] - row) ** 2 + (cols[centre] - col) ** 2)

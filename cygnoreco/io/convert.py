@@ -1,0 +1,433 @@
+"""Copy a run into another container without losing a bit, and give a MIDAS stream back from such a copy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cygnoreco.errors import DataError, InputError, nearest
+from cygnoreco.io.opening import SUFFIXES, open_source, suffix_container
+from cygnoreco.io.source import Source
+from cygnoreco.io.stored import (
+    FRAMES_A_BLOCK,
+    RESIDUE_BLOCK,
+    STORED_DTYPE,
+    ContentDigest,
+    Header,
+    StoredSource,
+)
+from cygnoreco.types import FRAME_DTYPE, Camera, Fault, Frames
+
+Target = Literal["zarr", "root", "h5", "midas"]
+Progress = Callable[[int, int], None]
+
+#: Names of the targets by container.
+_TARGETS: Mapping[str, Target] = {"zarr": "zarr", "root": "root", "hdf5": "h5", "midas": "midas"}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What :func:`convert` made.
+
+    Attributes
+    ----------
+    path : Path
+        The copy.
+    frames : mapping of str to int
+        Frames in it by camera.
+    faults : tuple of Fault
+        Everything wrong in the origin, frames that could not be read included; they are noted in the copy too.
+    content_digest : str
+        SHA-256 of what the copy holds, the same in each container.
+    """
+
+    path: Path
+    frames: Mapping[str, int]
+    faults: tuple[Fault, ...]
+    content_digest: str
+
+
+class Writer(Protocol):
+    """What the containers' writers have in common."""
+
+    def frames(self, camera: Camera, frames: Frames, rows: NDArray[Any]) -> None:
+        """Append a block of frames with their rows of ``STORED_DTYPE``."""
+
+    def residue(self, data: NDArray[np.uint8]) -> None:
+        """Append a block of the residue."""
+
+    def finish(self, header: Header, tables: Mapping[str, NDArray[Any]], odb: bytes) -> None:
+        """Write what is known at the end."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A frame of a camera with its row of ``STORED_DTYPE``; or bytes of the residue, without either."""
+
+    data: Any
+    camera: Camera | None = None
+    row: Any = None
+
+
+def convert(
+    source_path: str | os.PathLike[str],
+    target_path: str | os.PathLike[str],
+    to: Target | None = None,
+    *,
+    overwrite: bool = False,
+    strict: bool = False,
+    shapes: Mapping[str, tuple[int, int]] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Copy a run into another container: frames, numbers, times, settings, and all the rest of a MIDAS stream.
+
+    At most a block of 16 frames of each camera is in memory. The copy appears when it is complete.
+
+    Parameters
+    ----------
+    source_path : path-like
+        The run, in any container.
+    target_path : path-like
+        The copy. For ``midas`` its suffix chooses the compression.
+    to : {"zarr", "root", "h5", "midas"}, optional
+        Container of the copy; by default the one that `target_path` is called after. ``midas`` gives the stream of
+        the DAQ back, bit for bit as inflated, and is possible for copies of MIDAS runs (and for these themselves).
+    overwrite : bool
+        Whether a copy that is there already may be replaced.
+    strict : bool
+        Refuse a run with faults, rather than copy what can be read and report the rest.
+    shapes, cache
+        As for :func:`cygnoreco.io.opening.open_source`.
+    progress : callable, optional
+        Called with (frames done, frames of the run) after each block.
+
+    Returns
+    -------
+    Conversion
+        The copy and what was wrong.
+
+    Raises
+    ------
+    InputError
+        The run or the target cannot be what is asked for.
+    DataError
+        The run is damaged beyond use, has changed since it was opened, or has any fault if `strict`.
+    """
+    source = open_source(source_path, shapes=shapes, cache=cache)
+    target = Path(target_path)
+    to = _checked_target(source.path, target, to, overwrite)
+    if strict:
+        _refuse(source.path, source.faults)
+    if to == "midas":
+        return _restore(source, target, progress)
+    lost: list[Fault] = []
+    digest = ContentDigest()
+    rows: dict[str, list[Any]] = {camera.name: [] for camera in source.cameras}
+    done, total, residue_size = 0, _count(source), 0
+    with _writer(to, target, source) as writer:
+        for camera, data, block_rows in _in_blocks(_walk(source, lost)):
+            if strict:
+                _refuse(source.path, tuple(lost))
+            if camera is None:
+                digest.update("residue", data)
+                writer.residue(data)
+                residue_size += len(data)
+                continue
+            digest.update(f"frames/{camera.name}", data)
+            writer.frames(camera, data, block_rows)
+            rows[camera.name].append(block_rows)
+            done += len(data)
+            if progress is not None:
+                progress(done, total)
+        if strict:
+            _refuse(source.path, tuple(lost))
+        tables = {name: np.concatenate([np.empty(0, STORED_DTYPE), *blocks]) for name, blocks in rows.items()}
+        odb = _settings(source)
+        header = Header(
+            run_number=source.run_number,
+            cameras=source.cameras,
+            frames={name: len(table) for name, table in tables.items()},
+            faults=(*source.faults, *lost),
+            residue_size=residue_size if _offsets(source) is not None else None,
+            content_digest=_complete(digest, source, tables, odb),
+            **_origin(source),
+        )
+        writer.finish(header, tables, odb)
+    return Conversion(target, header.frames, header.faults, header.content_digest)
+
+
+def verify_copy(path: str | os.PathLike[str], *, progress: Progress | None = None) -> str:
+    """Read a copy from end to end and compare it with the digest of its content.
+
+    Parameters
+    ----------
+    path : path-like
+        A copy made by :func:`convert`.
+    progress : callable, optional
+        Called with (frames done, frames of the run) after each block.
+
+    Returns
+    -------
+    str
+        The digest.
+
+    Raises
+    ------
+    InputError
+        It is no copy, and so has no digest to compare with.
+    DataError
+        It is not what was written.
+    """
+    source = open_source(path)
+    if not isinstance(source, StoredSource) or source.header is None:
+        raise InputError(f"{path}: no copy made by 'convert'; only these carry a digest of their content")
+    digest = ContentDigest()
+    done, total = 0, _count(source)
+    for camera, data, _ in _in_blocks(_walk(source, [])):
+        digest.update("residue" if camera is None else f"frames/{camera.name}", data)
+        done += 0 if camera is None else len(data)
+        if progress is not None:
+            progress(done, total)
+    return _compare(source, digest)
+
+
+def _restore(source: Source, target: Path, progress: Progress | None) -> Conversion:
+    """Write the MIDAS stream that a copy was made of."""
+    from cygnoreco.io.midas_writer import MidasWriter
+
+    if _offsets(source) is None:
+        raise InputError(
+            f"{source.path}: only a copy of a MIDAS run can be turned into MIDAS; this holds pictures alone"
+        )
+    digest = ContentDigest()
+    done, total = 0, _count(source)
+    with MidasWriter(target, run=None) as writer:
+        for piece in _walk(source, []):
+            data = memoryview(piece.data).cast("B")
+            digest.update("residue" if piece.camera is None else f"frames/{piece.camera.name}", data)
+            writer.raw(data)
+            done += piece.camera is not None
+            if progress is not None and piece.camera is not None:
+                progress(done, total)
+        if isinstance(source, StoredSource):
+            content = _compare(source, digest)
+        else:
+            content = _complete(digest, source, _tables(source), _settings(source))
+    return Conversion(
+        target, {camera.name: len(source.table(camera.name)) for camera in source.cameras}, source.faults, content
+    )
+
+
+def _walk(source: Source, lost: list[Fault]) -> Iterator[_Piece]:
+    """Everything in a run, frame by frame: in the order of the MIDAS stream if there is (or was) one."""
+    offsets = _offsets(source)
+    if offsets is None:
+        for camera in source.cameras:
+            yield from _frames(source, camera, lost)
+        return
+    cuts = sorted((int(offset), camera) for camera in source.cameras for offset in offsets[camera.name])
+    if isinstance(source, StoredSource):
+        yield from _walk_copy(source, cuts)
+    else:
+        yield from _walk_stream(
+            source, cuts, {camera.name: iter(_tables(source)[camera.name]) for camera in source.cameras}
+        )
+
+
+def _walk_stream(source: Source, cuts: list[tuple[int, Camera]], rows: Mapping[str, Iterator[Any]]) -> Iterator[_Piece]:
+    """One pass through a MIDAS file; to seek for the frames first would inflate it twice."""
+    from cygnoreco.io.streams import open_stream
+
+    with open_stream(source.path) as stream:
+        for offset, camera in cuts:
+            while stream.offset < offset:
+                yield _Piece(_taken(source, stream, min(RESIDUE_BLOCK, offset - stream.offset)))
+            pixels = _taken(source, stream, camera.height * camera.width * 2)
+            yield _Piece(pixels.view("<u2").reshape(camera.shape), camera, next(rows[camera.name]))
+        while len(rest := stream.take(RESIDUE_BLOCK)):
+            yield _Piece(np.frombuffer(rest, np.uint8))
+
+
+def _taken(source: Source, stream: Any, size: int) -> NDArray[np.uint8]:
+    start = stream.offset
+    data = np.frombuffer(stream.take(size), np.uint8)
+    if len(data) < size:
+        raise DataError(f"{source.path}: changed since it was opened, it ends inside a frame", offset=start + len(data))
+    return data
+
+
+def _walk_copy(source: StoredSource, cuts: list[tuple[int, Camera]]) -> Iterator[_Piece]:
+    assert source.header is not None
+    assert source.read_residue is not None
+    frames = {camera.name: _frames(source, camera, None) for camera in source.cameras}
+    position, in_stream = 0, 0
+    for offset, camera in [*cuts, (None, None)]:
+        size = source.header.residue_size or 0
+        end = size if offset is None else position + offset - in_stream
+        if not position <= end <= size:
+            raise DataError(f"{source.path}: the offsets of the frames do not fit the residue of {size} bytes")
+        while position < end:
+            stop = min(end, position + RESIDUE_BLOCK)
+            yield _Piece(np.frombuffer(source.read_residue(source.path, position, stop), np.uint8))
+            position = stop
+        if camera is not None:
+            yield next(frames[camera.name])
+            in_stream = offset + camera.height * camera.width * 2
+
+
+def _frames(source: Source, camera: Camera, lost: list[Fault] | None) -> Iterator[_Piece]:
+    """Frames of one camera in order; those that cannot be read are noted in `lost`, or raise if that is None."""
+    rows = _tables(source)[camera.name]
+    for start in range(0, len(rows), FRAMES_A_BLOCK):
+        stop = min(start + FRAMES_A_BLOCK, len(rows))
+        try:
+            block = source.read(camera.name, start, stop)
+        except DataError:
+            if lost is None:
+                raise
+            yield from _frames_singly(source, camera, rows, range(start, stop), lost)
+        else:
+            yield from (_Piece(frame, camera, row) for frame, row in zip(block, rows[start:stop], strict=True))
+
+
+def _frames_singly(
+    source: Source, camera: Camera, rows: NDArray[Any], numbers: range, lost: list[Fault]
+) -> Iterator[_Piece]:
+    for number in numbers:
+        try:
+            yield _Piece(source.read(camera.name, number, number + 1)[0], camera, rows[number])
+        except DataError as error:
+            lost.append(Fault("unreadable", str(error), frame=int(rows["event"][number])))
+
+
+def _in_blocks(pieces: Iterator[_Piece]) -> Iterator[tuple[Camera | None, NDArray[Any], NDArray[Any]]]:
+    """Gather frames, camera by camera, and bytes of the residue into blocks of the size in which they are stored."""
+    pending: dict[Camera, tuple[Frames, list[Any]]] = {}
+    residue = bytearray()
+    no_rows = np.empty(0, STORED_DTYPE)
+    for piece in pieces:
+        camera = piece.camera
+        if camera is None:
+            residue += piece.data
+            while len(residue) >= RESIDUE_BLOCK:
+                yield None, np.frombuffer(bytes(residue[:RESIDUE_BLOCK]), np.uint8), no_rows
+                del residue[:RESIDUE_BLOCK]
+            continue
+        if camera not in pending:
+            pending[camera] = np.empty((FRAMES_A_BLOCK, *camera.shape), "<u2"), []
+        frames, rows = pending[camera]
+        frames[len(rows)] = piece.data
+        rows.append(piece.row)
+        if len(rows) == FRAMES_A_BLOCK:
+            yield camera, frames, np.array(rows, STORED_DTYPE)
+            rows.clear()
+    for camera, (frames, rows) in sorted(pending.items()):
+        if rows:
+            yield camera, frames[: len(rows)], np.array(rows, STORED_DTYPE)
+    if residue:
+        yield None, np.frombuffer(bytes(residue), np.uint8), no_rows
+
+
+def _offsets(source: Source) -> Mapping[str, NDArray[np.int64]] | None:
+    """Where in the MIDAS stream the pixels of each frame begin; None if there is no such stream."""
+    if isinstance(source, StoredSource):
+        if source.read_residue is None:
+            return None
+        return {camera.name: source.tables[camera.name]["offset"] for camera in source.cameras}
+    return {camera.name: source.offsets(camera.name) for camera in source.cameras}  # type: ignore[attr-defined]
+
+
+def _tables(source: Source) -> dict[str, NDArray[Any]]:
+    """Rows of ``STORED_DTYPE`` by camera."""
+    if isinstance(source, StoredSource):
+        return dict(source.tables)
+    offsets = _offsets(source) or {}
+    tables = {}
+    for camera in source.cameras:
+        rows = source.table(camera.name)
+        table = np.empty(len(rows), STORED_DTYPE)
+        for column in FRAME_DTYPE.names or ():
+            table[column] = rows[column]
+        table["offset"] = offsets[camera.name]
+        tables[camera.name] = table
+    return tables
+
+
+def _count(source: Source) -> int:
+    return sum(len(source.table(camera.name)) for camera in source.cameras)
+
+
+def _settings(source: Source) -> bytes:
+    return json.dumps(source.odb()).encode()
+
+
+def _origin(source: Source) -> dict[str, str]:
+    """Where the frames come from in the first place: a copy of a copy says so too."""
+    header = source.header if isinstance(source, StoredSource) else None
+    if header is not None:
+        names = ("origin_container", "origin_name", "origin_digest")
+        return {name: getattr(header, name) for name in names}
+    return {"origin_container": source.container, "origin_name": source.path.name, "origin_digest": source.digest}
+
+
+def _complete(digest: ContentDigest, source: Source, tables: Mapping[str, NDArray[Any]], odb: bytes) -> str:
+    """Add what is not streamed to a digest and return it."""
+    for name, table in tables.items():
+        digest.update(f"table/{name}", np.ascontiguousarray(table).view(np.uint8))
+    digest.update("odb", odb)
+    return digest.hexdigest(source.run_number, source.cameras)
+
+
+def _compare(source: StoredSource, digest: ContentDigest) -> str:
+    assert source.header is not None
+    found = _complete(digest, source, source.tables, _settings(source))
+    if found != source.header.content_digest:
+        raise DataError(
+            f"{source.path}: not what was written: digest {found} instead of {source.header.content_digest}"
+        )
+    return found
+
+
+def _refuse(path: Path, faults: tuple[Fault, ...]) -> None:
+    if faults:
+        raise DataError(f"{path}: refused for {len(faults)} faults, the first one: {faults[0].message}")
+
+
+def _checked_target(source: Path, target: Path, to: Target | None, overwrite: bool) -> Target:
+    named = suffix_container(target)
+    if named is None:
+        raise InputError(f"{target}: the name does not say what to make{nearest(target.suffix, SUFFIXES)}")
+    if to is None:
+        to = _TARGETS[named]
+    if to not in _TARGETS.values():
+        raise InputError(f"no container '{to}' to convert to{nearest(str(to), _TARGETS.values())}")
+    if _TARGETS[named] != to:
+        raise InputError(f"{target}: the name says {_TARGETS[named]}, not {to}")
+    if target.exists() and target.samefile(source):
+        raise InputError(f"{target}: a run cannot be converted onto itself")
+    if target.exists() and not overwrite:
+        raise InputError(f"{target}: exists already")
+    return to
+
+
+def _writer(to: Target, target: Path, source: Source) -> contextlib.AbstractContextManager[Writer]:
+    if to == "zarr":
+        from cygnoreco.io.zarr_source import write_zarr
+
+        return write_zarr(target)
+    if to == "h5":
+        from cygnoreco.io.hdf5_source import write_hdf5
+
+        return write_hdf5(target)
+    from cygnoreco.io.root_source import write_root
+
+    return write_root(target, source.run_number, source.cameras)

@@ -1,0 +1,163 @@
+"""The files of a result: ROOT, Zarr and the parts they are made of."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cygnoreco.dataset import load_tables
+from cygnoreco.errors import InputError
+from cygnoreco.io.parts import committed_parts, part_path, read_part, write_part
+from cygnoreco.io.root_tables import baskets, read_root, write_root
+from cygnoreco.io.zarr_tables import read_zarr, write_zarr
+from cygnoreco.tables import Tables, concatenate, empty_tables
+from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE
+from tests.tables import random_tables, same
+
+
+def write(path: Path, pieces: list[Tables]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    parameters = {"nsigma": np.float32(0.6), "rebin": np.int32(4)}
+    write_root(path, pieces, parameters=parameters, provenance={"key": "ab"}, key="ab", time=1_700_000_000)
+    return path
+
+
+def test_root_file_has_the_official_shape(tmp_path: Path) -> None:
+    tables = random_tables(130)
+    with uproot.open(write(tmp_path / "reco.root", [tables])) as file:
+        tree = file["Events"]
+        assert set(tree.keys()) == {*(EVENT_DTYPE.names or ()), *(CLUSTER_DTYPE.names or ()), *(REDPIX_DTYPE.names or ())}
+        for counter, counted in (("nSc", "sc_size"), ("nRedpix", "redpix_iz")):
+            leaf = tree[counter].member("fLeaves")[0]
+            assert leaf.classname == "TLeafI"
+            assert leaf.member("fIsUnsigned")  # macros connect a UInt_t to it
+            assert tree[counted].member("fLeaves")[0].member("fLeafCount") is leaf
+        assert tree["sc_length"].title == "extent along the major axis [px]"
+        assert tree["redpix_ix"].typename == "int32_t[]"
+        assert file["Reco_params"].arrays(library="np") == {"nsigma": [np.float32(0.6)], "rebin": [4]}
+        assert json.loads(file["provenance"]) == {"key": "ab"}
+
+
+def test_root_file_gives_back_the_tables(tmp_path: Path) -> None:
+    tables = random_tables(130)
+    path = write(tmp_path / "reco.root", [tables])
+    assert same(read_root(path), tables)
+    assert same(load_tables(path), tables)
+
+
+def test_root_file_without_events(tmp_path: Path) -> None:
+    assert same(read_root(write(tmp_path / "reco.root", [])), empty_tables())
+
+
+def test_same_tables_same_bytes_however_they_were_cut(tmp_path: Path) -> None:
+    tables = random_tables(150)
+    one = write(tmp_path / "a" / "reco.root", [tables])
+    time.sleep(1.1)  # a date in the file would show
+    pieces = [tables.rows(0, 7), tables.rows(7, 7), tables.rows(7, 100), tables.rows(100, 150)]
+    other = write(tmp_path / "b" / "reco.root", pieces)
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_columns_that_a_file_lacks_are_zero(tmp_path: Path) -> None:
+    path = tmp_path / "old.root"
+    with uproot.recreate(path) as file:
+        tree = file.mktree("Events", {"run": "int32", "sc": "var * {size: float32}"},
+                           counter_name=lambda _: "nSc", field_name=lambda a, b: f"{a}_{b}")  # fmt: skip
+        tree.extend({"run": np.array([7, 7]), "sc": ak.Array([[{"size": np.float32(3)}], []])})
+    tables = read_root(path)
+    assert tables.events["run"].tolist() == [7, 7]
+    assert tables.clusters["sc_size"].tolist() == [3.0]
+    assert tables.clusters["sc_theta"].tolist() == [0.0]
+
+
+def test_reading_what_is_no_result(tmp_path: Path) -> None:
+    other = tmp_path / "other.root"
+    with uproot.recreate(other) as file:
+        file["note"] = "nothing"
+    with pytest.raises(InputError, match="no tree 'Events' in .*other.root'; it holds: note"):
+        read_root(other)
+    text = tmp_path / "text.root"
+    text.write_text("no ROOT file at all, but long enough to look at the first bytes of it")
+    with pytest.raises(InputError, match="cannot be read as a ROOT file"):
+        read_root(text)
+    with pytest.raises(InputError, match="no result at"):
+        load_tables(tmp_path / "absent.root")
+    with pytest.raises(InputError, match="no finished result in"):
+        load_tables(tmp_path)
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 7))
+def test_baskets_regroup_without_loss(lengths: list[int], size: int) -> None:
+    tables = random_tables(sum(lengths))
+    edges = np.concatenate(([0], np.cumsum(lengths, dtype=int)))
+    pieces = [tables.rows(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    found = list(baskets(pieces, size))
+    assert [len(each) for each in found[:-1]] == [size] * (len(found) - 1)
+    assert same(concatenate(found), tables)
+
+
+def test_zarr_gives_back_the_tables(tmp_path: Path) -> None:
+    tables = random_tables(20)
+    lengths = {"events": 20, "clusters": len(tables.clusters), "redpix": len(tables.redpix)}
+    path = tmp_path / "reco_run00001_3D.zarr"
+    write_zarr(path, [tables.rows(0, 3), tables.rows(3, 20)], lengths=lengths, provenance={"key": "ab"})
+    assert same(read_zarr(path), tables)
+    assert same(load_tables(path), tables)
+    assert same(load_tables(tmp_path), tables)
+
+
+def test_zarr_without_anything(tmp_path: Path) -> None:
+    write_zarr(tmp_path / "t.zarr", [], lengths=dict.fromkeys(("events", "clusters", "redpix"), 0), provenance={})
+    assert same(read_zarr(tmp_path / "t.zarr"), empty_tables())
+    with pytest.raises(InputError, match="no Zarr group"):
+        read_zarr(tmp_path / "none.zarr")
+
+
+def test_awkward_nests_clusters_and_pixels() -> None:
+    tables = random_tables(9)
+    array = tables.awkward()
+    assert ak.num(array.sc).tolist() == tables.events["nSc"].tolist()
+    assert ak.flatten(array.sc.integral).to_list() == tables.clusters["sc_integral"].tolist()
+    assert ak.flatten(array.redpix.iz).to_list() == tables.redpix["redpix_iz"].tolist()
+
+
+def test_a_part_gives_back_its_tables(tmp_path: Path) -> None:
+    tables = random_tables(8)
+    tables = Tables(tables.events, tables.clusters, tables.redpix, vetoed=(3,))
+    receipt = write_part(tmp_path, 16, 24, tables, {"pedsub": 0.5}, size=1000)
+    assert (receipt.start, receipt.stop, receipt.vetoed) == (16, 24, (3,))
+    assert receipt.counts["clusters"] == len(tables.clusters)
+    again = read_part(Path(receipt.path))
+    assert same(again, tables)
+    assert again.vetoed == (3,)
+    assert committed_parts(tmp_path) == [receipt]
+
+
+def test_a_damaged_part_does_not_count_and_is_removed(tmp_path: Path) -> None:
+    good = write_part(tmp_path, 0, 8, random_tables(8), {}, 0)
+    write_part(tmp_path, 8, 16, random_tables(8), {}, 0)
+    damaged = part_path(tmp_path, 8, 16)
+    content = bytearray(damaged.read_bytes())
+    content[400] ^= 1
+    damaged.write_bytes(content)
+    cut = part_path(tmp_path, 16, 24)
+    cut.write_bytes(Path(good.path).read_bytes()[:1000])
+    assert committed_parts(tmp_path) == [good]
+    assert not damaged.exists()
+    assert not cut.exists()
+
+
+def test_of_overlapping_parts_the_longer_is_kept(tmp_path: Path) -> None:
+    short = write_part(tmp_path, 0, 4, random_tables(4), {}, 0)
+    long = write_part(tmp_path, 0, 8, random_tables(8), {}, 0)
+    last = write_part(tmp_path, 8, 9, random_tables(1), {}, 0)
+    assert short not in committed_parts(tmp_path)
+    assert committed_parts(tmp_path) == [long, last]

@@ -1,0 +1,297 @@
+"""A run from its raw file to its published result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from cygnoreco import InputError, Recipe, load_tables, open_run, reconstruct
+from cygnoreco.driver import Progress, Result, calibration_of, missing
+from cygnoreco.errors import DataError
+from cygnoreco.graph import cut, parts_array
+from cygnoreco.io.parts import Receipt, part_path
+from tests.conftest import SmallRuns
+from tests.tables import same
+
+
+def recipe_of(runs: SmallRuns, *more: str) -> Recipe:
+    return Recipe.load("lime").override([*runs.settings, *more])
+
+
+def reco(runs: SmallRuns, out: Path | None, **options: Any) -> Result:
+    options = {"pedestal": runs.pedestal, "response": runs.response, "recipe": recipe_of(runs), **options}
+    return reconstruct(runs.data, out=out, **options)
+
+
+@pytest.fixture(scope="module")
+def reference(small_runs: SmallRuns, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """The run done at one go, frame by frame."""
+    return reco(small_runs, tmp_path_factory.mktemp("reference"), block=1)
+
+
+@pytest.fixture(scope="module")
+def cluster_client() -> Iterator[Any]:
+    """Two worker processes."""
+    from clusters.local import local_client
+
+    with local_client(2) as client:
+        yield client
+
+
+def test_a_run_becomes_a_published_result(small_runs: SmallRuns, reference: Result) -> None:
+    assert reference.path is not None
+    assert reference.path.name == "reco_run00011_3D.root"
+    assert same(load_tables(reference.path), reference.tables)
+    events = reference.tables.events
+    assert events["event"].tolist() == list(range(small_runs.frames))
+    assert set(events["run"]) == {11}
+    assert set(events["pedestal_run"]) == {10}
+    assert (events["timestamp"] > 0).all()
+    assert reference.tables.events["nSc"].sum() == len(reference.tables.clusters) > 10
+    assert reference.summary["frames"] == small_runs.frames
+    assert reference.summary["status"] == "good"
+
+
+def test_clusters_stand_in_falling_order_of_light(reference: Result) -> None:
+    offsets = reference.tables.cluster_offsets
+    for first, last in zip(offsets[:-1], offsets[1:], strict=True):
+        assert (np.diff(reference.tables.clusters["sc_integral"][first:last]) <= 0).all()
+
+
+def test_saved_pixels_belong_to_their_clusters(reference: Result) -> None:
+    tables = reference.tables
+    saved = 0
+    for index in range(len(tables)):
+        event = tables.rows(index, index + 1)
+        for cluster in event.clusters[event.clusters["sc_redpixIdx"] >= 0]:
+            first = int(cluster["sc_redpixIdx"])
+            pixels = event.redpix[first : first + int(cluster["sc_size"])]
+            assert pixels["redpix_ix"].min() == cluster["sc_xmin"]
+            assert pixels["redpix_iy"].max() == cluster["sc_ymax"]
+            assert pixels["redpix_iz"].sum() == pytest.approx(cluster["sc_integral"], rel=0.01)
+            saved += len(pixels)
+    assert saved == len(tables.redpix) > 0
+
+
+@pytest.mark.parametrize("block", [3, 8, 100])
+def test_block_size_does_not_matter(small_runs: SmallRuns, reference: Result, tmp_path: Path, block: int) -> None:
+    result = reco(small_runs, tmp_path, block=block)
+    assert result.path is not None and reference.path is not None  # noqa: PT018
+    assert result.path.read_bytes() == reference.path.read_bytes()
+
+
+def test_workers_do_not_matter(
+    small_runs: SmallRuns, reference: Result, tmp_path: Path, cluster_client: Any
+) -> None:
+    result = reco(small_runs, tmp_path, block=2, client=cluster_client)
+    assert result.path is not None and reference.path is not None  # noqa: PT018
+    assert result.path.read_bytes() == reference.path.read_bytes()
+
+
+def test_nothing_is_kept_without_an_output_folder(small_runs: SmallRuns, reference: Result) -> None:
+    result = reco(small_runs, None)
+    assert result.path is None
+    assert same(result.tables, reference.tables)
+
+
+def test_a_finished_run_is_not_done_again(small_runs: SmallRuns, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    first = reco(small_runs, tmp_path, watch=seen.append)
+    assert first.resumed == 0
+    assert [each.frames for each in seen] == [0, 8, 14]
+    seen.clear()
+    second = reco(small_runs, tmp_path, watch=seen.append)
+    assert second.resumed == small_runs.frames
+    assert not seen
+    assert same(second.tables, first.tables)
+    assert first.path is not None
+    modified = first.path.stat().st_mtime_ns
+    forced = reco(small_runs, tmp_path, force=True)
+    assert forced.resumed == 0
+    assert first.path.stat().st_mtime_ns != modified
+
+
+def test_parts_of_an_earlier_start_are_used(
+    small_runs: SmallRuns, reference: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.frames >= 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reco(small_runs, tmp_path, block=4, watch=stop)
+    assert not list(tmp_path.glob("*.root"))
+    result = reco(small_runs, tmp_path, block=5)  # another block size: what is there still counts
+    assert result.resumed == 8
+    assert result.summary["frames_this_start"] == 6
+    assert result.path is not None and reference.path is not None  # noqa: PT018
+    assert result.path.read_bytes() == reference.path.read_bytes()
+
+
+def test_a_truncated_result_is_noticed_and_made_again(
+    small_runs: SmallRuns, reference: Result, tmp_path: Path
+) -> None:
+    first = reco(small_runs, tmp_path)
+    published = Path(first.summary["dataset"]) / "result" / "reco_run00011_3D.root"
+    published.write_bytes(published.read_bytes()[:-100])
+    again = reco(small_runs, tmp_path)
+    assert again.path is not None and reference.path is not None  # noqa: PT018
+    assert again.path.read_bytes() == reference.path.read_bytes()
+
+
+def test_results_of_two_recipes_live_side_by_side(small_runs: SmallRuns, tmp_path: Path) -> None:
+    one = reco(small_runs, tmp_path)
+    other = reco(small_runs, tmp_path, recipe=recipe_of(small_runs, "suppress.nsigma=1.5"))
+    assert one.summary["key"] != other.summary["key"]
+    assert len(list((tmp_path / "datasets").iterdir())) == 2
+    assert same(load_tables(tmp_path / "reco_run00011_3D.root"), other.tables)
+    reco(small_runs, tmp_path)  # the official name follows the latest request
+    assert same(load_tables(tmp_path / "reco_run00011_3D.root"), one.tables)
+
+
+@pytest.mark.parametrize("clustering", ["dbscan", "idbscan"])
+def test_every_clustering_goes_through(small_runs: SmallRuns, clustering: str) -> None:
+    result = reco(small_runs, None, recipe=recipe_of(small_runs, f"clustering={clustering}"))
+    assert len(result.tables.clusters) > 0
+    tags = set(result.tables.clusters["sc_tag"])
+    assert tags <= {1, 2, 3} if clustering == "idbscan" else tags == {0}
+
+
+def test_winter23_and_the_density_calibration_go_through(small_runs: SmallRuns) -> None:
+    recipe = Recipe.load("winter23").override([*small_runs.settings, "energy.enabled=true"])
+    result = reco(small_runs, None, recipe=recipe)
+    assert (result.tables.clusters["sc_energy"] > 0).any()
+
+
+def test_the_saturation_correction_takes_the_plain_path(small_runs: SmallRuns, reference: Result) -> None:
+    result = reco(small_runs, None, recipe=recipe_of(small_runs, "saturation.enabled=true"))
+    assert result.tables.clusters["sc_integral"].sum() > reference.tables.clusters["sc_integral"].sum()
+    idle = reco(small_runs, None, recipe=recipe_of(small_runs, "saturation.enabled=true", "saturation.onset=1e9"))
+    assert same(idle.tables, reference.tables)  # the plain stages give the bits of the fused ones
+
+
+def test_sparks_are_flagged_or_left_out_and_counted(small_runs: SmallRuns, reference: Result) -> None:
+    brightest = int(reference.tables.events["cmos_integral"].argmax())
+    frames = open_run(small_runs.data).frames(block=4).compute()
+    sums = np.sort(frames.sum(axis=(1, 2), dtype=float))
+    setting = f"spark.excess={0.5 * (sums[-1] + sums[-2]) - 2 * 100.0 * frames[0].size}"
+    kept = reco(small_runs, None, recipe=recipe_of(small_runs, setting))
+    assert kept.tables.events["quality"][brightest] & 1
+    assert kept.tables.events["nSc"][brightest] == 0
+    dropped = reco(small_runs, None, recipe=recipe_of(small_runs, setting, "spark.keep_entry=false"))
+    assert brightest not in dropped.tables.events["event"]
+    assert dropped.summary["vetoed"] == [brightest]
+
+
+def test_timings_are_recorded_on_request_only(small_runs: SmallRuns, reference: Result) -> None:
+    assert set(reference.tables.events["t_DBSCAN"]) == {-1}
+    timed = reco(small_runs, None, recipe=recipe_of(small_runs, "tables.timings=true"))
+    assert (timed.tables.events["t_pedsub"] > 0).all()
+    assert reference.summary["seconds_by_stage"]["pedsub"] > 0
+
+
+def test_a_graph_has_one_task_a_block(small_runs: SmallRuns, tmp_path: Path) -> None:
+    run = open_run(small_runs.data)
+    choice = calibration_of(run, recipe_of(small_runs), small_runs.pedestal, "none", folder=tmp_path)
+    parts = parts_array(run.ref(), cut(14, 4), choice.reference, run=11, pedestal_run=10, folder=str(tmp_path))
+    (optimized,) = da.optimize(parts)
+    graph = dict(optimized.__dask_graph__())
+    assert len(graph) == 4
+    assert sum(len(str(task)) for task in graph.values()) < 40_000  # names, not pixels or maps
+
+
+def test_lazy_arrays_are_the_frames(small_runs: SmallRuns) -> None:
+    run = open_run(small_runs.data)
+    frames = run.frames(block=5)
+    assert frames.shape == (14, 256, 320)
+    assert frames.chunks == ((5, 5, 4), (256,), (320,))
+    assert frames.dtype == np.uint16
+    assert (frames[6].compute() == run.frame(6)).all()
+
+
+def test_lazy_corrected_images(small_runs: SmallRuns) -> None:
+    run = open_run(small_runs.data)
+    options: dict[str, Any] = {"pedestal": small_runs.pedestal, "response": "none", "block": 5}
+    corrected = run.corrected(recipe_of(small_runs), **options)
+    suppressed = run.corrected(recipe_of(small_runs), what="suppressed", **options)
+    rebinned = run.corrected(recipe_of(small_runs), what="rebinned", **options)
+    assert corrected.shape == suppressed.shape == (14, 256, 320)
+    assert rebinned.shape == (14, 64, 80)
+    assert abs(np.median(corrected[-1].compute())) < 1  # the last frame is dark
+    assert ((suppressed[0].compute() == 0) | (suppressed[0].compute() == corrected[0].compute())).all()
+    expected = suppressed[0].compute().reshape(64, 4, 80, 4).mean(axis=(1, 3))
+    np.testing.assert_allclose(rebinned[0].compute(), expected, rtol=1e-12)
+    with pytest.raises(InputError, match="unknown step 'corected'"):
+        run.corrected(recipe_of(small_runs), what="corected", **options).compute()
+
+
+def test_wrong_input_is_refused_clearly(small_runs: SmallRuns, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no pedestal at"):
+        reco(small_runs, None, pedestal=tmp_path / "none.npz")
+    with pytest.raises(InputError, match=r"no pedestal in .* at or before run 11; runs and maps there: none"):
+        reco(small_runs, None, pedestal=tmp_path)
+    with pytest.raises(InputError, match="at least 1 frame"):
+        reco(small_runs, None, block=0)
+    with pytest.raises(InputError, match=r"no camera 'CAM7' .* did you mean 'CAM0'"):
+        reco(small_runs, None, camera="CAM7")
+    with pytest.raises(InputError, match="leave none of the 256 rows"):
+        reco(small_runs, None, recipe="lime")
+    with pytest.raises(InputError, match="rebin.factor = 3 does not divide"):
+        reco(small_runs, None, recipe=recipe_of(small_runs, "rebin.factor=3"))
+
+
+def test_a_folder_of_runs_gives_the_latest_pedestal(small_runs: SmallRuns, reference: Result, tmp_path: Path) -> None:
+    for name, number in (("run00010.mid.gz", 10), ("run00011.mid.gz", 11)):
+        shutil.copy(small_runs.pedestal.with_name(f"run{number:05d}.mid.gz"), tmp_path / name)
+    result = reco(small_runs, None, pedestal=tmp_path)
+    assert set(result.tables.events["pedestal_run"]) == {10}
+    assert same(result.tables, reference.tables)
+
+
+def test_a_broken_run_goes_on_and_says_so(small_runs: SmallRuns, reference: Result, tmp_path: Path) -> None:
+    broken = tmp_path / "run00011.mid.gz"
+    content = small_runs.data.read_bytes()
+    broken.write_bytes(content[: len(content) * 2 // 3])
+    run = open_run(broken)
+    assert run.faults
+    result = reconstruct(
+        run, pedestal=small_runs.pedestal, response="none", recipe=recipe_of(small_runs), out=tmp_path / "out"
+    )
+    n = len(result.tables)
+    assert 0 < n < small_runs.frames
+    assert result.summary["status"] == "bad events"
+    assert result.summary["faults"][0]["message"]
+    assert same(result.tables, reference.tables.rows(0, n))
+    with pytest.raises(DataError, match="run00011"):
+        reconstruct(run, pedestal=small_runs.pedestal, recipe=recipe_of(small_runs), strict=True)
+
+
+def test_a_file_that_changed_is_noticed(small_runs: SmallRuns, tmp_path: Path) -> None:
+    path = tmp_path / "run00011.mid.gz"
+    shutil.copy(small_runs.data, path)
+    frames = open_run(path).frames(block=14)
+    shutil.copy(small_runs.pedestal, path)
+    with pytest.raises(DataError, match="is not the file it was"):
+        frames.compute(scheduler="synchronous")
+
+
+def test_the_provenance_says_where_a_result_comes_from(reference: Result) -> None:
+    dataset = Path(reference.summary["dataset"])
+    assert json.loads((dataset / "lineage.json").read_text()) == reference.summary["lineage"]
+    assert reference.summary["key"] in dataset.name
+    assert reference.summary["host"]["versions"]["numpy"] == np.__version__
+    assert not (dataset / "parts").exists()
+
+
+def test_missing_blocks_fill_the_gaps() -> None:
+    done = [Receipt(4, 8, "", {}, {}), Receipt(9, 12, "", {}, {})]
+    assert missing(20, done, 3) == [(0, 3), (3, 4), (8, 9), (12, 15), (15, 18), (18, 20)]
+    assert missing(0, [], 8) == []
+    assert part_path(Path(), 8, 16).name == "frames-000008-000016.part.npz"
