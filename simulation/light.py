@@ -12,7 +12,6 @@ from cygnoreco.types import FloatArray
 from simulation.detector import Detector
 from simulation.tracks import Ionisation
 
-
 STRIP_ROWS = 128
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cygnoreco.calib.response import cos4_response
+from cygnoreco.calib.response import generated_response
 from cygnoreco.io.atomic import atomic_write
 from cygnoreco.io.midas_writer import MidasWriter
 from cygnoreco.types import FloatArray, Frames
@@ -118,7 +118,7 @@ def write_run(
     seed : int
         Of the random numbers; run and event number are mixed in.
     response : ndarray of float, shape (height, width), optional
-        Relative response of the lens; if not given the generated map of :mod:`cygnoreco.calib.response`.
+        Relative response of the lens; if not given that of ``--vignetting generated:lime``.
     pedestal : bool
         Mark it as a pedestal run in the ODB.
 
@@ -134,7 +134,7 @@ def write_run(
     """
     path, detector = Path(path), detector or Detector()
     if response is None:
-        response = cos4_response(detector.shape)
+        response = (1 / generated_response(detector.shape).factor).astype(np.float32)
     truths = []
     with MidasWriter(path, run=run, odb=_odb(run, detector, pedestal), timestamp=START_TIME, flags=0x31) as writer:
         for event, particles in enumerate(events):

@@ -41,11 +41,13 @@ def read_archive(path: Path, kind: str) -> dict[str, NDArray[Any]]:
         No such file, damaged, or another kind.
     """
     require_file(path)
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"'{path}' is not a NumPy archive (.npz), or is cut short; expected '{kind}'")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = dict(archive)
-    except (ValueError, EOFError, OSError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"'{path}' is not a readable NumPy archive: {error}") from error
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"'{path}' is a damaged NumPy archive: {error}") from error
     found = str(arrays.pop("kind", ""))
     if found != kind:
         raise InputError(f"'{path}' holds '{found or 'something else'}', expected '{kind}'")

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
 from cygnoreco.display.outlines import outline
@@ -19,7 +20,7 @@ from cygnoreco.io.atomic import atomic_write
 
 WIDTH_IN = 12.0
 PICTURE_IN = 7.9
-ABOVE_IN, BELOW_IN = 1.0, 0.6
+LEFT_IN, ABOVE_IN, BELOW_IN = 0.75, 1.0, 0.6
 DPI = 100
 BAR_TICKS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 INK, FAINT = "#1c2330", "#66707f"
@@ -42,14 +43,16 @@ def frame_figure(view: EventView, *, numbered: int = 30, listed: int = 20) -> Fi
     """
     image = view.macro_image()
     height, width = image.shape[0] * view.rebin, image.shape[1] * view.rebin
-    picture_height = PICTURE_IN * height / width
-    total = max(picture_height + ABOVE_IN + BELOW_IN, 5.0)
+    tall = PICTURE_IN * height / width
+    total = max(ABOVE_IN + tall + BELOW_IN, 5.0)
     figure = Figure(figsize=(WIDTH_IN, total), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    bottom = total - picture_height - ABOVE_IN
-    axes = figure.add_axes(
-        (0.75 / WIDTH_IN, bottom / total, PICTURE_IN / WIDTH_IN, picture_height / total), facecolor="black"
-    )
+
+    def axes_at(left: float, wide: float) -> Axes:
+        """Axes as tall as the picture; inches from the left."""
+        return figure.add_axes((left / WIDTH_IN, 1 - (ABOVE_IN + tall) / total, wide / WIDTH_IN, tall / total))
+
+    axes = axes_at(LEFT_IN, PICTURE_IN)
     shown = axes.imshow(
         image,
         norm=colour_scale(image),
@@ -59,18 +62,9 @@ def frame_figure(view: EventView, *, numbered: int = 30, listed: int = 20) -> Fi
     )
     _draw_clusters(axes, view, numbered)
     _draw_scales(axes, view)
-
-    bar_axes = figure.add_axes(
-        ((0.75 + PICTURE_IN + 0.72) / WIDTH_IN, bottom / total, 0.14 / WIDTH_IN, picture_height / total)
-    )
-    bar = figure.colorbar(shown, cax=bar_axes, extend="both", extendfrac=0.02)
-    ticks = [tick for tick in BAR_TICKS if shown.norm.vmin <= tick <= shown.norm.vmax]
-    bar.set_ticks(ticks, labels=[str(tick) for tick in ticks], minor=False)
-    bar.minorticks_off()
-    bar.set_label("ADU a pixel (mean of macro-pixels)", color=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    figure.text(0.75 / WIDTH_IN, 1 - 0.3 / total, view.title, fontsize=15, fontweight="bold", color=INK, va="center")
-    _draw_list(figure, view, left=0.75 + PICTURE_IN + 1.72, top=bottom + picture_height, total=total, listed=listed)
+    _draw_colours(figure, shown, axes_at(LEFT_IN + PICTURE_IN + 0.72, 0.14))
+    _draw_list(figure, view, left=LEFT_IN + PICTURE_IN + 1.72, top=total - ABOVE_IN, total=total, listed=listed)
+    figure.text(LEFT_IN / WIDTH_IN, 1 - 0.3 / total, view.title, fontsize=15, fontweight="bold", color=INK, va="center")
     return figure
 
 
@@ -111,11 +105,15 @@ def _draw_clusters(axes: Axes, view: EventView, numbered: int) -> None:
         known = bool(view.cells[index].rows.size)
         lines = outline(cells) * view.rebin - 0.5
         axes.add_collection(
-            LineCollection(lines, colors=OUTLINE_COLOUR, linewidths=1.0, linestyles="solid" if known else "dashed"),
+            LineCollection(
+                list(lines), colors=OUTLINE_COLOUR, linewidths=1.0, linestyles="solid" if known else "dashed"
+            ),
             autolim=False,
         )
         if index < numbered:
-            corner = int(np.argmax(cells.cols - cells.rows))  # its upper right end, on the cluster and not just on its box
+            corner = int(
+                np.argmax(cells.cols - cells.rows)
+            )  # its upper right end, on the cluster and not just on its box
             x, y = (int(cells.cols[corner]) + 2) * view.rebin, (int(cells.rows[corner]) - 1) * view.rebin
             axes.text(
                 min(x, width - 12),
@@ -141,6 +139,16 @@ def _draw_scales(axes: Axes, view: EventView) -> None:
     right.set_ylabel("mm", color=FAINT, labelpad=1)
     for scale, colour in ((axes, INK), (above, FAINT), (right, FAINT)):
         scale.tick_params(colors=colour, labelsize=9)
+
+
+def _draw_colours(figure: Figure, shown: AxesImage, axes: Axes) -> None:
+    bar = figure.colorbar(shown, cax=axes, extend="both", extendfrac=0.02)
+    lowest, brightest = shown.get_clim()
+    ticks = [tick for tick in BAR_TICKS if lowest <= tick <= brightest]  # the scale's own ticks crowd around zero
+    bar.set_ticks(ticks, labels=[str(tick) for tick in ticks])
+    bar.minorticks_off()
+    bar.set_label("ADU a pixel (mean of macro-pixels)", color=INK)
+    bar.outline.set_visible(False)
 
 
 def _draw_list(figure: Figure, view: EventView, *, left: float, top: float, total: float, listed: int) -> None:

@@ -88,9 +88,9 @@ def outline(cells: Cells) -> NDArray[np.int64]:
     mask[cells.rows - top + 1, cells.cols - left + 1] = True
     along_rows = _runs(mask[1:] != mask[:-1])  # line i of the edges lies below row i of the mask
     along_cols = _runs((mask[:, 1:] != mask[:, :-1]).T)
-    horizontal = np.stack([along_rows[:, [1, 0]], along_rows[:, [2, 0]]], axis=1) + [-1, 0]
-    vertical = np.stack([along_cols[:, [0, 1]], along_cols[:, [0, 2]]], axis=1) + [0, -1]
-    return np.concatenate([horizontal, vertical]) + [left, top]
+    horizontal = np.stack([along_rows[:, [1, 0]], along_rows[:, [2, 0]]], axis=1) - np.array([1, 0])
+    vertical = np.stack([along_cols[:, [0, 1]], along_cols[:, [0, 2]]], axis=1) - np.array([0, 1])
+    return np.concatenate([horizontal, vertical]) + np.array([left, top])
 
 
 def row_runs(cells: Cells) -> NDArray[np.int64]:
@@ -111,7 +111,7 @@ def row_runs(cells: Cells) -> NDArray[np.int64]:
     top, left = int(cells.rows.min()), int(cells.cols.min())
     mask = np.zeros((int(cells.rows.max()) - top + 1, int(cells.cols.max()) - left + 1), bool)
     mask[cells.rows - top, cells.cols - left] = True
-    return _runs(mask) + [top, left, left]
+    return _runs(mask) + np.array([top, left, left])
 
 
 def _runs(mask: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from cygnoreco.display.view import COLOUR_MAP, OUTLINE_COLOUR, EventView, colour
 from cygnoreco.io.atomic import atomic_write
 from cygnoreco.types import CLUSTER_COLUMNS, FloatArray
 
-#: Columns of the table: heading, unit, branch, decimals; what a branch has in pixels and the heading in mm is converted.
+#: Columns of the table: heading, unit, branch, decimals. Those in mm are in pixels in the branch.
 TABLE = (
     ("integral", "ADU", "sc_integral", 0),
     ("energy", "keV", "sc_energy", 2),

@@ -53,6 +53,8 @@ class EventView:
     def __post_init__(self) -> None:
         if len(self.cells) != len(self.clusters):
             raise ValueError(f"{len(self.clusters)} clusters, but macro-pixels of {len(self.cells)}")
+        if min(self.image.shape) < self.rebin:
+            raise ValueError(f"an image of {self.image.shape} is less than one macro-pixel of {self.rebin}")
 
     def macro_image(self) -> FloatArray:
         """Means of rebin x rebin pixels; rows and columns that do not fill a macro-pixel are left out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -16,15 +16,9 @@ from numpy.typing import NDArray
 from cygnoreco.errors import DataError, InputError, nearest
 from cygnoreco.io.opening import SUFFIXES, open_source, suffix_container
 from cygnoreco.io.source import Source
-from cygnoreco.io.stored import (
-    FRAMES_A_BLOCK,
-    RESIDUE_BLOCK,
-    STORED_DTYPE,
-    ContentDigest,
-    Header,
-    StoredSource,
-)
-from cygnoreco.types import FRAME_DTYPE, Camera, Fault, Frames
+from cygnoreco.io.stored import STORED_DTYPE, ContentDigest, Header, StoredSource
+from cygnoreco.io.walk import count_frames, in_blocks, stored_tables, stream_offsets, walk
+from cygnoreco.types import Camera, Fault, Frames
 
 Target = Literal["zarr", "root", "h5", "midas"]
 Progress = Callable[[int, int], None]
@@ -66,15 +60,6 @@ class Writer(Protocol):
 
     def finish(self, header: Header, tables: Mapping[str, NDArray[Any]], odb: bytes) -> None:
         """Write what is known at the end."""
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A frame of a camera with its row of ``STORED_DTYPE``; or bytes of the residue, without either."""
-
-    data: Any
-    camera: Camera | None = None
-    row: Any = None
 
 
 def convert(
@@ -132,9 +117,9 @@ def convert(
     lost: list[Fault] = []
     digest = ContentDigest()
     rows: dict[str, list[Any]] = {camera.name: [] for camera in source.cameras}
-    done, total, residue_size = 0, _count(source), 0
+    done, total, residue_size = 0, count_frames(source), 0
     with _writer(to, target, source) as writer:
-        for camera, data, block_rows in _in_blocks(_walk(source, lost)):
+        for camera, data, block_rows in in_blocks(walk(source, lost)):
             if strict:
                 _refuse(source.path, tuple(lost))
             if camera is None:
@@ -157,7 +142,7 @@ def convert(
             cameras=source.cameras,
             frames={name: len(table) for name, table in tables.items()},
             faults=(*source.faults, *lost),
-            residue_size=residue_size if _offsets(source) is not None else None,
+            residue_size=residue_size if stream_offsets(source) is not None else None,
             content_digest=_complete(digest, source, tables, odb),
             **_origin(source),
         )
@@ -191,8 +176,8 @@ def verify_copy(path: str | os.PathLike[str], *, progress: Progress | None = Non
     if not isinstance(source, StoredSource) or source.header is None:
         raise InputError(f"{path}: no copy made by 'convert'; only these carry a digest of their content")
     digest = ContentDigest()
-    done, total = 0, _count(source)
-    for camera, data, _ in _in_blocks(_walk(source, [])):
+    done, total = 0, count_frames(source)
+    for camera, data, _ in in_blocks(walk(source, [])):
         digest.update("residue" if camera is None else f"frames/{camera.name}", data)
         done += 0 if camera is None else len(data)
         if progress is not None:
@@ -204,14 +189,14 @@ def _restore(source: Source, target: Path, progress: Progress | None) -> Convers
     """Write the MIDAS stream that a copy was made of."""
     from cygnoreco.io.midas_writer import MidasWriter
 
-    if _offsets(source) is None:
+    if stream_offsets(source) is None:
         raise InputError(
             f"{source.path}: only a copy of a MIDAS run can be turned into MIDAS; this holds pictures alone"
         )
     digest = ContentDigest()
-    done, total = 0, _count(source)
+    done, total = 0, count_frames(source)
     with MidasWriter(target, run=None) as writer:
-        for piece in _walk(source, []):
+        for piece in walk(source, []):
             data = memoryview(piece.data).cast("B")
             digest.update("residue" if piece.camera is None else f"frames/{piece.camera.name}", data)
             writer.raw(data)
@@ -221,149 +206,10 @@ def _restore(source: Source, target: Path, progress: Progress | None) -> Convers
         if isinstance(source, StoredSource):
             content = _compare(source, digest)
         else:
-            content = _complete(digest, source, _tables(source), _settings(source))
+            content = _complete(digest, source, stored_tables(source), _settings(source))
     return Conversion(
         target, {camera.name: len(source.table(camera.name)) for camera in source.cameras}, source.faults, content
     )
-
-
-def _walk(source: Source, lost: list[Fault]) -> Iterator[_Piece]:
-    """Everything in a run, frame by frame: in the order of the MIDAS stream if there is (or was) one."""
-    offsets = _offsets(source)
-    if offsets is None:
-        for camera in source.cameras:
-            yield from _frames(source, camera, lost)
-        return
-    cuts = sorted((int(offset), camera) for camera in source.cameras for offset in offsets[camera.name])
-    if isinstance(source, StoredSource):
-        yield from _walk_copy(source, cuts)
-    else:
-        yield from _walk_stream(
-            source, cuts, {camera.name: iter(_tables(source)[camera.name]) for camera in source.cameras}
-        )
-
-
-def _walk_stream(source: Source, cuts: list[tuple[int, Camera]], rows: Mapping[str, Iterator[Any]]) -> Iterator[_Piece]:
-    """One pass through a MIDAS file; to seek for the frames first would inflate it twice."""
-    from cygnoreco.io.streams import open_stream
-
-    with open_stream(source.path) as stream:
-        for offset, camera in cuts:
-            while stream.offset < offset:
-                yield _Piece(_taken(source, stream, min(RESIDUE_BLOCK, offset - stream.offset)))
-            pixels = _taken(source, stream, camera.height * camera.width * 2)
-            yield _Piece(pixels.view("<u2").reshape(camera.shape), camera, next(rows[camera.name]))
-        while len(rest := stream.take(RESIDUE_BLOCK)):
-            yield _Piece(np.frombuffer(rest, np.uint8))
-
-
-def _taken(source: Source, stream: Any, size: int) -> NDArray[np.uint8]:
-    start = stream.offset
-    data = np.frombuffer(stream.take(size), np.uint8)
-    if len(data) < size:
-        raise DataError(f"{source.path}: changed since it was opened, it ends inside a frame", offset=start + len(data))
-    return data
-
-
-def _walk_copy(source: StoredSource, cuts: list[tuple[int, Camera]]) -> Iterator[_Piece]:
-    assert source.header is not None
-    assert source.read_residue is not None
-    frames = {camera.name: _frames(source, camera, None) for camera in source.cameras}
-    position, in_stream = 0, 0
-    for offset, camera in [*cuts, (None, None)]:
-        size = source.header.residue_size or 0
-        end = size if offset is None else position + offset - in_stream
-        if not position <= end <= size:
-            raise DataError(f"{source.path}: the offsets of the frames do not fit the residue of {size} bytes")
-        while position < end:
-            stop = min(end, position + RESIDUE_BLOCK)
-            yield _Piece(np.frombuffer(source.read_residue(source.path, position, stop), np.uint8))
-            position = stop
-        if camera is not None:
-            yield next(frames[camera.name])
-            in_stream = offset + camera.height * camera.width * 2
-
-
-def _frames(source: Source, camera: Camera, lost: list[Fault] | None) -> Iterator[_Piece]:
-    """Frames of one camera in order; those that cannot be read are noted in `lost`, or raise if that is None."""
-    rows = _tables(source)[camera.name]
-    for start in range(0, len(rows), FRAMES_A_BLOCK):
-        stop = min(start + FRAMES_A_BLOCK, len(rows))
-        try:
-            block = source.read(camera.name, start, stop)
-        except DataError:
-            if lost is None:
-                raise
-            yield from _frames_singly(source, camera, rows, range(start, stop), lost)
-        else:
-            yield from (_Piece(frame, camera, row) for frame, row in zip(block, rows[start:stop], strict=True))
-
-
-def _frames_singly(
-    source: Source, camera: Camera, rows: NDArray[Any], numbers: range, lost: list[Fault]
-) -> Iterator[_Piece]:
-    for number in numbers:
-        try:
-            yield _Piece(source.read(camera.name, number, number + 1)[0], camera, rows[number])
-        except DataError as error:
-            lost.append(Fault("unreadable", str(error), frame=int(rows["event"][number])))
-
-
-def _in_blocks(pieces: Iterator[_Piece]) -> Iterator[tuple[Camera | None, NDArray[Any], NDArray[Any]]]:
-    """Gather frames, camera by camera, and bytes of the residue into blocks of the size in which they are stored."""
-    pending: dict[Camera, tuple[Frames, list[Any]]] = {}
-    residue = bytearray()
-    no_rows = np.empty(0, STORED_DTYPE)
-    for piece in pieces:
-        camera = piece.camera
-        if camera is None:
-            residue += piece.data
-            while len(residue) >= RESIDUE_BLOCK:
-                yield None, np.frombuffer(bytes(residue[:RESIDUE_BLOCK]), np.uint8), no_rows
-                del residue[:RESIDUE_BLOCK]
-            continue
-        if camera not in pending:
-            pending[camera] = np.empty((FRAMES_A_BLOCK, *camera.shape), "<u2"), []
-        frames, rows = pending[camera]
-        frames[len(rows)] = piece.data
-        rows.append(piece.row)
-        if len(rows) == FRAMES_A_BLOCK:
-            yield camera, frames, np.array(rows, STORED_DTYPE)
-            rows.clear()
-    for camera, (frames, rows) in sorted(pending.items()):
-        if rows:
-            yield camera, frames[: len(rows)], np.array(rows, STORED_DTYPE)
-    if residue:
-        yield None, np.frombuffer(bytes(residue), np.uint8), no_rows
-
-
-def _offsets(source: Source) -> Mapping[str, NDArray[np.int64]] | None:
-    """Where in the MIDAS stream the pixels of each frame begin; None if there is no such stream."""
-    if isinstance(source, StoredSource):
-        if source.read_residue is None:
-            return None
-        return {camera.name: source.tables[camera.name]["offset"] for camera in source.cameras}
-    return {camera.name: source.offsets(camera.name) for camera in source.cameras}  # type: ignore[attr-defined]
-
-
-def _tables(source: Source) -> dict[str, NDArray[Any]]:
-    """Rows of ``STORED_DTYPE`` by camera."""
-    if isinstance(source, StoredSource):
-        return dict(source.tables)
-    offsets = _offsets(source) or {}
-    tables = {}
-    for camera in source.cameras:
-        rows = source.table(camera.name)
-        table = np.empty(len(rows), STORED_DTYPE)
-        for column in FRAME_DTYPE.names or ():
-            table[column] = rows[column]
-        table["offset"] = offsets[camera.name]
-        tables[camera.name] = table
-    return tables
-
-
-def _count(source: Source) -> int:
-    return sum(len(source.table(camera.name)) for camera in source.cameras)
 
 
 def _settings(source: Source) -> bytes:

@@ -1,7 +1,7 @@
 """Runs in HDF5 files: one dataset a picture, and lossless copies of a run.
 
-In a file of pictures each dataset whose name holds ``pic`` is one picture, stored as ``[x][y]`` like a TH2. A copy is laid
-out like that in Zarr (:mod:`cygnoreco.io.zarr_source`), in the orientation of the sensor:
+In a file of pictures each dataset whose name holds ``pic`` is one picture, stored as ``[x][y]`` like a TH2. A copy is
+laid out like that in Zarr (:mod:`cygnoreco.io.zarr_source`), in the orientation of the sensor:
 
 ====================  ============================================================================================
 ``frames/CAM0``       (n, height, width) uint16, a chunk a frame

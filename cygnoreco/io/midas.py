@@ -7,10 +7,10 @@ settings, that of a message a text.
 For every event of a file, in its order::
 
     for item in iter_events("run05001.mid.gz"):
-        if isinstance(item, Fault):          # not an event: skipped bytes, broken compression, a missing end of run
+        if isinstance(item, Fault):          # of the file as a whole: broken compression, a missing end of run
             ...
-        elif item.fault is not None:         # a broken event: `raw` is what there is of it, `banks` is empty
-            ...
+        elif item.fault is not None:         # a broken event: `raw` is what there is of it, `banks` is empty;
+            ...                              # also bytes without meaning that were skipped, where `raw` is empty
         else:
             item.header.event_id, item.number, item.offset
             item.raw                         # the event as it stands in the file, header included
@@ -39,6 +39,9 @@ from numpy.typing import NDArray
 from cygnoreco.errors import DataError
 from cygnoreco.io.streams import InflatedStream, open_stream
 from cygnoreco.types import Fault
+
+#: Bytes searched at a time for the next event.
+_SEARCH = 1 << 20
 
 BEGIN_OF_RUN = 0x8000
 END_OF_RUN = 0x8001
@@ -130,7 +133,8 @@ class Event:
     header : EventHeader
         Its header.
     raw : memoryview
-        Header and data as they stand in the file; shorter than the header says if the file ends inside.
+        Header and data as they stand in the file; shorter than the header says if it is broken, empty if there was
+        no header to be made out.
     flags : int or None
         Kind of its bank list; None for internal events and those without any data.
     banks : tuple of Bank
@@ -259,8 +263,8 @@ def iter_events(source: Path | str | InflatedStream, *, limit: int = MAX_EVENT_B
     Yields
     ------
     Event or Fault
-        Events in the order of the file, broken ones with their ``fault``; a Fault where there is no event: damaged
-        compression, bytes without meaning (counted as one event), no begin or end of run.
+        Events in the order of the file, broken ones with their ``fault``; skipped bytes count as one broken event.
+        A Fault for what concerns the whole file: damaged compression, no begin or end of run.
     """
     stream = source if isinstance(source, InflatedStream) else open_stream(source)
     number = 0
@@ -280,37 +284,40 @@ def iter_events(source: Path | str | InflatedStream, *, limit: int = MAX_EVENT_B
         yield Fault("no-end-of-run", "the last event is not an end of run", event=number, offset=stream.offset)
 
 
-def _next_event(stream: InflatedStream, number: int, limit: int) -> Event | Fault:
-    """Return the event at the head of the stream, or a Fault for bytes that had to be skipped."""
+def _next_event(stream: InflatedStream, number: int, limit: int) -> Event:
+    """Return the event at the head of the stream; bytes that had to be skipped count as one that is broken."""
     offset = stream.offset
     start = stream.peek(_START)
     if len(start) < EVENT_HEADER.size:
-        stream.skip(len(start))
-        return Fault("truncated", f"{len(start)} bytes are no event header", event=number, offset=offset)
+        raw = stream.take(len(start))
+        header = EventHeader(0, 0, 0, 0, 0)
+        return _broken(number, offset, header, raw, "truncated", f"the file ends {len(raw)} bytes into an event header")
     header = EventHeader(*EVENT_HEADER.unpack_from(start))
     convincing = _begins_event(start, limit)
     if not convincing and (header.data_size > limit or header.event_id == 0):
         return _resynchronise(stream, number, header, limit)
     raw = stream.take(EVENT_HEADER.size + header.data_size)
     follower = stream.peek(_START)
-    if len(raw) < EVENT_HEADER.size + header.data_size:
-        return _truncated(stream, number, offset, header, raw, convincing, limit)
-    if len(follower) and not _begins_event(follower, limit):
-        # Either this event's size is wrong (bytes of the file are missing), or the next header is.
+    cut = len(raw) < EVENT_HEADER.size + header.data_size
+    if cut or (len(follower) and not _begins_event(follower, limit)):
+        # Either this event's size is wrong (bytes of the file are missing), or what follows is.
         embedded = find_event(raw, EVENT_HEADER.size, limit)
         if embedded is not None:
             stream.push_back(raw[embedded:])
             missing = f"another event begins {embedded} bytes into one of {len(raw)} bytes"
-            return _broken(number, offset, header, raw[:embedded], "event-size", missing, offset)
+            return _broken(number, offset, header, raw[:embedded], "event-size", missing)
         if not convincing:
             stream.push_back(raw)
             return _resynchronise(stream, number, header, limit)
+    if cut:
+        message = f"the file ends {len(raw)} bytes into an event of {EVENT_HEADER.size + header.data_size}"
+        return _broken(number, offset, header, raw, "truncated", message)
     if header.event_id in INTERNAL_EVENTS:
         return Event(number, offset, header, raw)
     try:
         flags, banks = parse_banks(raw[EVENT_HEADER.size :])
     except BrokenBanks as error:
-        return _broken(number, offset, header, raw, error.kind, error.message, offset + (error.offset or 0))
+        return _broken(number, offset, header, raw, error.kind, error.message, error.offset)
     return Event(number, offset, header, raw, flags, banks)
 
 
@@ -360,22 +367,36 @@ def find_event(data: memoryview, start: int = 0, limit: int = MAX_EVENT_BYTES) -
     return best
 
 
-def _resynchronise(stream: InflatedStream, number: int, header: EventHeader, limit: int) -> Fault:
+def _resynchronise(stream: InflatedStream, number: int, header: EventHeader, limit: int) -> Event:
     """Skip to the next event, at most to the end of the stream."""
     offset = stream.offset
-    skipped = len(stream.take(1))
-    cameras: list[str] = []
+    cameras: tuple[str, ...] = ()
+    begin = 1
     while True:
         window = stream.take(_SEARCH)
-        found = find_event(window, 0, limit)
+        found = find_event(window, begin, limit)
         # What might begin in the last bytes is looked at again together with what follows.
-        ahead = len(window) if found is None and len(window) < _SEARCH else len(window) - _START + 1
-        keep = ahead if found is None else found
-        cameras += _camera_headers(window[:keep], limit)
+        keep = found or (len(window) if len(window) < _SEARCH else len(window) - _START + 1)
+        cameras += _camera_headers(window[:keep])
         stream.push_back(window[keep:])
-        skipped += keep
+        begin = 0
         if found is not None or not len(stream.peek(1)):
             break
-    lost = f", with {' and '.join(cameras)} in them" if cameras else ""
-    message = f"no event header ({header.pack().hex()}): {skipped} bytes skipped{lost}"
-    return Fault("event-header", message, event=number, offset=offset)
+    message = f"{header.pack().hex()} is no event header: {stream.offset - offset} bytes skipped"
+    fault = Fault("event-header", message, event=number, offset=offset)
+    return Event(number, offset, header, memoryview(b""), fault=fault, lost_cameras=cameras)
+
+
+def _broken(
+    number: int, offset: int, header: EventHeader, raw: memoryview, kind: str, message: str, where: int | None = 0
+) -> Event:
+    fault = Fault(kind, message, event=number, offset=offset + (where or 0))
+    return Event(number, offset, header, raw, fault=fault, lost_cameras=_camera_headers(raw))
+
+
+def _camera_headers(data: memoryview) -> tuple[str, ...]:
+    """Names of the camera banks that seem to begin in damaged bytes: a name, the type of pixels, an even size."""
+    names = []
+    for match in re.finditer(rb"CAM[ -~\0](?:\x04\0\0\0(?:..){2}|\x04\0(?!\0\0)..)", data, re.DOTALL):
+        names.append(bank_name(match.group()[:4]))
+    return tuple(names)

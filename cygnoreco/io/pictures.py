@@ -1,7 +1,7 @@
 """Pictures by name: what the ROOT and HDF5 files of the experiment have in common.
 
-Each picture is an object of its own called ``pic_run<run>_ev<event>``, the numbers padded or not; everything else in the
-file has no ``pic`` in its name. A picture is stored as ``[x][y]`` with x the column and y the row of the sensor.
+Each picture is an object of its own called ``pic_run<run>_ev<event>``, the numbers padded or not; nothing else in the
+file has ``pic`` in its name. A picture is stored as ``[x][y]`` with x the column and y the row of the sensor.
 
 Source: ``reconstruction.py`` and ``utilities.py`` of CYGNUS-RD/reconstruction.
 """
@@ -144,7 +144,7 @@ def as_counts(values: NDArray[Any], out: Frames, what: str, where: Path) -> None
 
 
 def _most_frequent(values: Iterable[Any]) -> Any:
-    """The most frequent value, the first one seen among equals; None without any."""
+    """Return the most frequent value, the first one seen among equals; None without any."""
     ranking = Counter(values).most_common(1)
     return ranking[0][0] if ranking else None
 

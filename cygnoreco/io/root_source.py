@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import lzma
 import os
 import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -48,7 +50,8 @@ from cygnoreco.types import Camera, Fault, Frames
 #: What uproot raises when bytes are not what they should be: it has no error of its own for most of it.
 _DAMAGED = (
     uproot.DeserializationError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
-    ArithmeticError, NotImplementedError, RuntimeError, EOFError, struct.error, cramjam.DecompressionError,
+    ArithmeticError, NotImplementedError, RuntimeError, EOFError, struct.error, zlib.error, lzma.LZMAError,
+    cramjam.DecompressionError,
 )  # fmt: skip
 #: Header of a compressed block: algorithm, method, sizes of the block compressed and not, 3 bytes each.
 _BLOCK_HEADER = struct.Struct("<2sB3s3s")
@@ -240,9 +243,9 @@ def _inspect(
 ) -> tuple[int, int]:
     """Shape of a picture in the sensor's orientation, from its key where possible.
 
-    To inflate every picture would cost as much as to reconstruct them. Histograms of one class and equal length have one
-    shape (or its transpose, which reading finds), so one of each length is inflated and the others are only checked for
-    being whole.
+    To inflate every picture would cost as much as to reconstruct them. Histograms of one class and equal length have
+    one shape (or its transpose, which reading finds), so one of each length is inflated and the others are only checked
+    for being whole.
     """
     key = file.key(name)
     if not key.fClassName.startswith("TH2"):

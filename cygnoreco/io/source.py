@@ -32,12 +32,18 @@ class Source(Protocol):
         SHA-256 of the file's content, hexadecimal: the identity of the input.
     """
 
-    path: Path
-    container: str
-    run_number: int
-    cameras: tuple[Camera, ...]
-    faults: tuple[Fault, ...]
-    digest: str
+    @property
+    def path(self) -> Path: ...  # noqa: D102
+    @property
+    def container(self) -> str: ...  # noqa: D102
+    @property
+    def run_number(self) -> int: ...  # noqa: D102
+    @property
+    def cameras(self) -> tuple[Camera, ...]: ...  # noqa: D102
+    @property
+    def faults(self) -> tuple[Fault, ...]: ...  # noqa: D102
+    @property
+    def digest(self) -> str: ...  # noqa: D102
 
     def table(self, camera: str) -> NDArray[Any]:
         """Rows of ``FRAME_DTYPE``, one a readable frame of the camera, in the order of the file."""

@@ -1,9 +1,9 @@
 """A run in a container of frames (ROOT, HDF5, Zarr): one kind of source, and the lossless copy that they share.
 
-A **copy** of a run is made by :func:`cygnoreco.io.convert.convert`. Its frames are those of the run, bit for bit. When the
-run came as a MIDAS stream, the copy also keeps the stream's **residue**: its bytes with the pixels of the frames cut out.
-The column ``offset`` of the copy's tables says where in the stream each frame's pixels belong, so residue and frames
-give the stream back.
+A **copy** of a run is made by :func:`cygnoreco.io.convert.convert`. Its frames are those of the run, bit for bit. When
+the run came as a MIDAS stream, the copy also keeps the stream's **residue**: its bytes with the pixels of the frames
+cut out. The column ``offset`` of the copy's tables says where in the stream each frame's pixels belong, so residue and
+frames give the stream back.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ class Header:
 class StoredSource:
     """A run in ROOT, HDF5 or Zarr: the frames' places are known, nothing is kept open.
 
-    Every call opens and closes the file, which costs milliseconds: there is no handle to share after a fork, to lose in a
-    pickle or to forget. See :class:`cygnoreco.io.source.Source` for the attributes and methods that all sources have.
+    Every call opens and closes the file, which costs milliseconds: there is no handle to share after a fork, to lose in
+    a pickle or to forget. See :class:`cygnoreco.io.source.Source` for the attributes and methods that all sources have.
 
     Attributes
     ----------
@@ -174,7 +174,7 @@ class StoredSource:
         return self.read_frames(self.path, sensor, start, stop)
 
     def odb(self) -> Mapping[str, Any]:
-        """Settings at the begin of the run, secrets redacted; empty where the container has none."""
+        """Return the settings at the begin of the run, secrets redacted; empty where the container has none."""
         if self.read_odb is None:
             return {}
         try:
@@ -194,8 +194,8 @@ class StoredSource:
 class ContentDigest:
     """SHA-256 of what a copy holds, computed as it streams by.
 
-    It does not depend on the container or on how it is compressed: one hash a part (frames, tables, residue, settings), and
-    the digest is the hash of their sorted list. So a copy can be verified, and compared with another one.
+    It does not depend on the container or on how it is compressed: one hash a part (frames, tables, residue, settings),
+    and the digest is the hash of their sorted list. So a copy can be verified, and compared with another one.
     """
 
     def __init__(self) -> None:

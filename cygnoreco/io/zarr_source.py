@@ -9,9 +9,9 @@ attribute             ``cygnoreco``: the header; ``files``: name and size of eve
 ====================  ============================================================================================
 
 Three things guard the content. A file that is lost or cut is found when the folder is opened: Zarr itself would take a
-missing chunk for zeros. A flipped bit is found when the chunk is read: each carries its CRC-32C. And the digest of the content,
-computed while it was written, names the run at the cost of reading one small file; it stays the same if the folder is
-copied, or written again with another compression, which a hash over the files would not. What it cannot see is a
+missing chunk for zeros. A flipped bit is found when the chunk is read: each carries its CRC-32C. And the digest of the
+content, computed while it was written, names the run at the cost of reading one small file; it stays the same when the
+run is written again with another compression, which a hash over the files would not. What all this cannot see is a
 chunk exchanged for another valid one; :func:`cygnoreco.io.convert.verify_copy` reads everything and finds that too.
 """
 
@@ -137,7 +137,7 @@ class _ZarrWriter:
                 shards=shards,
                 compressors=compressors,
             )
-        array = self._root[name]
+        array: Any = self._root[name]
         start = array.shape[0]
         array.resize((start + len(data), *array.shape[1:]))
         array[start:] = data

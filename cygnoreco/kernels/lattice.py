@@ -162,7 +162,9 @@ def _find_runs(cols: IntArray, starts: IntArray, half: IntArray, core: NDArray[n
     """Run of every point (n,), -1 if it is no core, and the runs."""
     n_rows = starts.size - 1
     run_of = np.full(cols.size, -1, np.int32)
-    first, last, chain = np.empty((3, cols.size), np.int32)
+    first = np.empty(cols.size, np.int32)
+    last = np.empty(cols.size, np.int32)
+    chain = np.empty(cols.size, np.int32)
     run_starts = np.empty(n_rows + 1, np.int64)
     chain_starts = np.empty(cols.size + 1, np.int64)
     n_runs = n_chains = 0

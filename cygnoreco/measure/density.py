@@ -257,13 +257,12 @@ def slice_clusters(
         )
     if offsets[0] != 0 or offsets[-1] != len(row) or (np.diff(offsets) < 1).any():
         raise InputError(f"offsets must rise from 0 to {len(row)} with no cluster empty; they are {offsets}")
+    radius, threshold = float(slice_radius), float(pixel_threshold)  # an integer would compile the kernel anew
     short, all_pixels = matrix == "short", coverage == "all"
     cut = []
     for start, stop in pairwise(offsets):
         one = slice(start, stop)
-        fields = _slice_cluster(
-            row[one], col[one], counts[one], slice_radius, pixel_threshold, prunings, short, all_pixels
-        )
+        fields = _slice_cluster(row[one], col[one], counts[one], radius, threshold, prunings, short, all_pixels)
         cut.append(Slices(*fields))
     return cut
 
@@ -298,6 +297,7 @@ def _slice_cluster(
             integral[member] += counts[pixel]
             bright[member] += counts[pixel] > threshold
 
+    # Address 1 is the matrix's first row: the cluster's own, or, in the short matrix, the one after it.
     frame = 0 if short else 1
     centre_rows += rows.min() * z.shape[1] - frame
     centre_cols += cols.min() * z.shape[1] - frame

@@ -148,7 +148,7 @@ def minimise(
     """
     parameters = start.copy()
     chi_square = _chi_square(x, y, weights, parameters)
-    damping = 30.0
+    damping = 10.0
     for _ in range(max_steps):
         curvature, descent = _normal_equations(x, y, weights, parameters)
         held = ((parameters <= low) & (descent <= 0.0)) | ((parameters >= high) & (descent >= 0.0))

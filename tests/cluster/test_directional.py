@@ -28,7 +28,7 @@ def at(scene: Scene, labels: np.ndarray, row: int, col: int) -> int:
 @pytest.mark.parametrize("steal", [True, False])
 def test_result_is_that_of_the_plain_form(steal, expand_noncore):
     n_followed = 0
-    for seed in range(12):
+    for seed in range(8):
         rng = np.random.default_rng(seed)
         scene = tracks(rng, (300, 400), n_tracks=2 + seed % 6, length=60, bend=0.003 * (seed % 4), noise=20 * seed)
         result = directional(*scene, steal=steal, expand_noncore=expand_noncore)
@@ -36,7 +36,7 @@ def test_result_is_that_of_the_plain_form(steal, expand_noncore):
         assert partition(result.labels) == partition(labels), f"scene {seed}"
         np.testing.assert_array_equal(np.append(result.tags, 0)[result.labels] == 1, on_track)
         n_followed += result.tags.sum()
-    assert n_followed >= 12
+    assert n_followed >= 8
 
 
 def test_a_broken_track_is_one_cluster():
@@ -61,14 +61,16 @@ def test_tracks_of_any_direction_are_found(start, stop):
     assert result.tags.tolist() == [1]
 
 
-def test_a_bent_continuation_is_followed_by_a_parabola():
+def test_an_arc_that_fits_no_band_around_a_line_is_fitted_and_continued_by_a_parabola():
     picture = image((500, 500))
-    along = np.arange(40, 440)
-    across = np.rint(60 + 0.0012 * (along - 40) ** 2).astype(int)
-    lit = (along - 40) % 75 < 62  # the gaps are wider than eps
+    along = np.arange(40, 400)
+    across = np.rint(60 + 0.001 * (along - 40) ** 2).astype(int)
+    lit = (along < 320) | (along > 332)  # a gap wider than eps
     for offset in range(3):
         picture[along[lit], across[lit] + offset] = 5
-    result = directional(*points_of(picture), max_attempts=8)
+    scene = points_of(picture)
+    assert dbscan(*scene).n_clusters == 2
+    result = directional(*scene)
     assert result.tags.tolist() == [1]
     assert (result.labels == 0).all()
 

@@ -1,0 +1,139 @@
+"""A stage whose code changed must have a new version: the version is part of every lineage key.
+
+The fingerprint of a stage covers its own code and that of every function of the package that it reaches through names:
+helpers, kernels, constants. Docstrings, comments and annotations do not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import sys
+import textwrap
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cygnoreco import chain
+from cygnoreco.recipe import STAGES
+
+RECORD = Path(__file__).parent / "data" / "stage_versions.json"
+
+#: What runs between the stages without being one; changes there change results of the stage named.
+ATTACHED: dict[str, tuple[Callable[..., Any], ...]] = {
+    "subtract": (chain.image_section, chain.patches, chain.prepare_cuts),
+    "tables": (chain.reconstruct_block,),
+}
+
+
+def fingerprint(functions: tuple[Callable[..., Any], ...], stop: frozenset[Callable[..., Any]]) -> str:
+    """Hash of the code that some functions reach inside the package, not entering those of ``stop``."""
+    seen: dict[str, str] = {}
+    waiting = list(functions)
+    while waiting:
+        function = waiting.pop()
+        name = f"{function.__module__}.{function.__qualname__}"
+        if name in seen:
+            continue
+        seen[name] = _normal_source(function)
+        for value in _reached(function):
+            if isinstance(value, (types.FunctionType, type)) and value.__module__.startswith("cygnoreco."):
+                if value not in stop and not (isinstance(value, type) and issubclass(value, Exception)):
+                    waiting.append(value)
+            elif isinstance(value, (int, float, str, tuple, frozenset)):
+                seen[f"{name}:{value!r}"] = ""
+    return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()[:16]
+
+
+def _reached(function: Callable[..., Any]) -> Iterator[Any]:
+    code = getattr(function, "__code__", None)
+    if code is None:  # a class: only its source counts
+        return
+    for name in _names(code):
+        value = function.__globals__.get(name)  # type: ignore[attr-defined]
+        yield getattr(value, "py_func", value)  # numba keeps the Python function inside
+
+
+def _names(code: types.CodeType) -> set[str]:
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _names(constant)
+    return found
+
+
+def _normal_source(function: Callable[..., Any]) -> str:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            if ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+            node.decorator_list = []
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    return ast.dump(tree)
+
+
+def current() -> dict[str, dict[str, Any]]:
+    """Versions and fingerprints of all stages as they are now."""
+    others = frozenset(stage.function for stage in STAGES.values())
+    return {
+        name: {
+            "version": stage.version,
+            "fingerprint": fingerprint((stage.function, *ATTACHED.get(name, ())), others - {stage.function}),
+        }
+        for name, stage in STAGES.items()
+    }
+
+
+def test_changed_stages_have_new_versions() -> None:
+    recorded = json.loads(RECORD.read_text())
+    now = current()
+    stale = [
+        name
+        for name, entry in now.items()
+        if name in recorded
+        and entry["fingerprint"] != recorded[name]["fingerprint"]
+        and entry["version"] == recorded[name]["version"]
+    ]
+    assert not stale, f"code changed without a new version: {stale}; see CONTRIBUTING.md"
+    assert {name: entry["version"] for name, entry in now.items()} == {
+        name: entry["version"] for name, entry in recorded.items()
+    }, "run: python -m tests.test_stage_versions"
+
+
+def test_the_fingerprint_sees_through_kernels_and_constants() -> None:
+    module = types.ModuleType("cygnoreco.toy")
+    sys.modules["cygnoreco.toy"] = module
+    stop: frozenset[Callable[..., Any]] = frozenset()
+    source = "LIMIT = {limit}\ndef kernel(x):\n    return x {sign} LIMIT\ndef stage(x):\n    '''{text}'''\n    return kernel(x)\n"
+
+    def of(**changes: object) -> str:
+        text = source.format(**{"limit": 5, "sign": "+", "text": "Words.", **changes})
+        path = Path(module.__dict__.setdefault("folder", "."))
+        del path
+        namespace: dict[str, Any] = {"__name__": "cygnoreco.toy"}
+        import linecache
+
+        name = f"<{hashlib.sha256(text.encode()).hexdigest()}>"
+        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+        compiled = compile(text, name, "exec")
+        exec(compiled, namespace)
+        return fingerprint((namespace["stage"],), stop)
+
+    try:
+        assert of() == of(text="Other words.")
+        assert of() != of(sign="-")
+        assert of() != of(limit=6)
+    finally:
+        del sys.modules["cygnoreco.toy"]
+
+
+if __name__ == "__main__":
+    RECORD.write_text(json.dumps(current(), indent=1, sort_keys=True) + "\n")
+    print(f"{len(STAGES)} stages recorded in {RECORD}")
