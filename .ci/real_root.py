@@ -16,7 +16,8 @@ import numpy as np
 
 from cygnoreco import Recipe, reconstruct
 from simulation.detector import Detector
-from simulation.run import demo_plan, pedestal_run, write_run
+from simulation.plan import demo_plan
+from simulation.run import pedestal_run, write_run
 
 CHECK = r"""
 import sys

@@ -38,7 +38,7 @@ from cygnoreco.measure.density import density_calibration
 from cygnoreco.measure.redpix import redpix
 from cygnoreco.measure.variables import measure
 from cygnoreco.recipe import Recipe
-from cygnoreco.tables import CUT_SHORT, SATURATED, SPARK, Tables, concatenate, event_table
+from cygnoreco.tables import CUT_SHORT, SATURATED, SPARK, Tables, concatenate, event_table, offsets_of
 from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, Camera, Frames
 
 _CLUSTERINGS = {"dbscan": dbscan, "idbscan": idbscan, "directional": directional}
@@ -236,14 +236,24 @@ def _clusters(
         order, offsets = group(clustering.labels)
     with clock("variables"):
         rows, cols = rows[order], cols[order]
-        tags = clustering.tags[order[offsets[:-1]]]
         z, above, saturated = patches(frame, *calibration.maps, rows, cols, **_pixel_parameters(recipe))
-        table = measure(rows, cols, offsets, z, above, saturated, tags, **recipe["measure"])
+        table, kept = measure(
+            rows, cols, offsets, z, above, saturated, clustering.tags, **recipe["measure"]
+        )
+        members, offsets = _members(offsets, kept)
+        rows, cols, z = rows[members], cols[members], z[members]
         energy, length = density_calibration(rows, cols, offsets, z, **recipe["energy"])
         table["sc_energy"], table["sc_pathlength"] = energy, length
-        pixels = redpix(table, rows, cols, offsets, z, **recipe["redpix"])
+        pixels, table = redpix(table, rows, cols, offsets, z, recipe["measure"]["axes"], **recipe["redpix"])
     quality = SATURATED * bool(saturated.any()) | CUT_SHORT * clustering.cut_short
     return table, pixels, quality, len(weights)
+
+
+def _members(offsets: NDArray[np.int64], kept: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Put the members of grouped clusters in the order of some of the clusters: their indices, and the new offsets."""
+    sizes = np.diff(offsets)[kept]
+    new = offsets_of(sizes)
+    return np.arange(new[-1]) + np.repeat(offsets[kept] - new[:-1], sizes), new
 
 
 def _pixel_parameters(recipe: Recipe) -> dict[str, Any]:

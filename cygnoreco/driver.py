@@ -404,7 +404,7 @@ def _begin_of(run: Run, camera: str | None) -> int:
 
 
 def _response_name(response: str | Path | None, recipe: Recipe) -> str:
-    name = str(response) if response is not None else recipe.response
+    name = str(response) if response is not None else recipe.vignetting
     return str(Path(name).resolve()) if Path(name).exists() else name
 
 

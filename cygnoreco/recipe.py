@@ -56,7 +56,7 @@ STAGES: dict[str, Stage] = {
     )
 }
 
-_HEAD = ("name", "description", "extends", "clustering", "response")
+_HEAD = ("name", "description", "extends", "clustering", "vignetting")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Recipe:
         One line for people; no part of the lineage key.
     clustering : str
         ``dbscan``, ``idbscan`` or ``directional``.
-    response : str
+    vignetting : str
         Map of the lens response used when the caller names none: ``generated:lime``, ``none`` or a file's path.
     parameters : mapping of str to mapping
         Complete tables of parameters by stage; treat it as immutable.
@@ -80,7 +80,7 @@ class Recipe:
     name: str
     description: str
     clustering: str
-    response: str
+    vignetting: str
     parameters: Mapping[str, Mapping[str, Any]]
 
     def __getitem__(self, stage: str) -> Mapping[str, Any]:
@@ -130,7 +130,7 @@ class Recipe:
         Parameters
         ----------
         document : mapping
-            ``name``, ``description``, ``extends`` (a shipped recipe, default ``lime``), ``clustering``, ``response``,
+            ``name``, ``description``, ``extends`` (a shipped recipe, default ``lime``), ``clustering``, ``vignetting``,
             and one table a stage with the parameters that differ from the extended recipe.
 
         Raises
@@ -158,7 +158,7 @@ class Recipe:
             name=str(document.get("name", "unnamed")),
             description=str(document.get("description", base.description)),
             clustering=clustering,
-            response=str(document.get("response", base.response)),
+            vignetting=str(document.get("vignetting", base.vignetting)),
             parameters={
                 name: stage.validate({**base.parameters.get(name, {}), **document.get(name, {})})
                 for name, stage in STAGES.items()
@@ -195,7 +195,7 @@ class Recipe:
         return replace(
             self,
             clustering=checked.clustering if "clustering" in changed else self.clustering,
-            response=str(changed.get("response", self.response)),
+            vignetting=str(changed.get("vignetting", self.vignetting)),
             parameters=checked.parameters,
         )
 
@@ -214,7 +214,7 @@ class Recipe:
 
     def to_toml(self, *, comments: bool = False) -> str:
         """Write the complete recipe as TOML; with ``comments`` every parameter is preceded by its description."""
-        lines = [f"{key} = {_toml(getattr(self, key))}" for key in ("name", "description", "clustering", "response")]
+        lines = [f"{key} = {_toml(getattr(self, key))}" for key in ("name", "description", "clustering", "vignetting")]
         for name, stage in STAGES.items():
             if not stage.parameters:
                 continue
@@ -232,7 +232,7 @@ class Recipe:
         """List what differs between two recipes: (``stage.parameter``, value here, value there)."""
         found: list[tuple[str, Any, Any]] = [
             (key, getattr(self, key), getattr(other, key))
-            for key in ("clustering", "response")
+            for key in ("clustering", "vignetting")
             if getattr(self, key) != getattr(other, key)
         ]
         for stage, table in self.parameters.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +18,8 @@ from cygnoreco.types import FloatArray, Frames
 from simulation.camera import expose, noise_maps
 from simulation.detector import Detector, Purpose, stream
 from simulation.light import Light, detect_light
-from simulation.tracks import FE55_KEV, Ionisation, Particle, ionise
-
-Event = Sequence[Particle]
+from simulation.plan import Event
+from simulation.tracks import Ionisation, Particle, ionise
 
 #: Beginning of a simulated run, UNIX seconds: fixed, so that the same call writes the same bytes.
 START_TIME = 1_700_000_000
@@ -112,7 +111,7 @@ def write_run(
     run : int
         Run number.
     events : iterable of sequences of Particle
-        One a trigger, as from :func:`demo_plan`.
+        One a trigger, as from :func:`simulation.plan.demo_plan`.
     detector : Detector, optional
         LIME if not given.
     seed : int
@@ -182,54 +181,6 @@ def read_truth(path: str | Path) -> dict[str, Any]:
     """
     content: dict[str, Any] = json.loads(truth_file(path).read_text())
     return content
-
-
-def demo_plan(n: int = 20, *, seed: int = 1, detector: Detector | None = None) -> list[tuple[Particle, ...]]:
-    """Plan a small run with something of everything.
-
-    Every event has one to four 55Fe spots and up to three electrons of 3 to 120 keV. The first has an alpha, a muon
-    and a nuclear recoil besides; the last one is dark.
-
-    Parameters
-    ----------
-    n : int
-        Events.
-    seed : int
-        Of the random numbers; run numbers play no part.
-    detector : Detector, optional
-        Whose sensor and gap to fill; LIME if not given.
-
-    Returns
-    -------
-    list of tuples of Particle
-        One tuple an event.
-    """
-    detector = detector or Detector()
-    plan = []
-    for event in range(n):
-        rng = stream(seed, 0, event, Purpose.PLAN)
-        particles = [_anywhere(rng, "fe55", FE55_KEV, detector) for _ in range(rng.integers(1, 5))]
-        energies = 3.0 * 40.0 ** rng.random(rng.integers(0, 4))
-        particles += [_anywhere(rng, "electron", energy, detector) for energy in energies]
-        if event == 0:
-            particles.append(_anywhere(rng, "alpha", rng.uniform(4500, 6000), detector))
-            particles.append(_anywhere(rng, "muon", 1.0, detector))
-            particles.append(_anywhere(rng, "nuclear", rng.uniform(10, 40), detector))
-        plan.append(() if event == n - 1 > 0 else tuple(particles))
-    return plan
-
-
-def _anywhere(rng: np.random.Generator, kind: Any, energy_kev: float, detector: Detector) -> Particle:
-    """Place a particle at random, away from the borders that the acceptance of the reconstruction cuts."""
-    x, y, z = rng.standard_normal(3).tolist()
-    return Particle(
-        kind,
-        row=float(rng.uniform(0.17, 0.86) * detector.height),
-        col=float(rng.uniform(0.05, 0.95) * detector.width),
-        z_cm=float(rng.uniform(0.02, 0.98) * detector.gap_cm),
-        energy_kev=float(energy_kev),
-        direction=(x, y, z),
-    )
 
 
 def _truth(particle: Particle, ionisation: Ionisation, light: Light) -> Truth:

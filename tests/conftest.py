@@ -46,7 +46,8 @@ class SmallRuns:
 def small_runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
     """Runs 10 (pedestal, 12 frames) and 11 (14 frames), 256 x 320 pixels."""
     from simulation.detector import Detector
-    from simulation.run import demo_plan, pedestal_run, write_run
+    from simulation.plan import demo_plan
+    from simulation.run import pedestal_run, write_run
 
     folder = tmp_path_factory.mktemp("runs")
     detector = Detector(height=256, width=320)

@@ -72,7 +72,7 @@ def test_override_changes_single_parameters() -> None:
 def test_override_keeps_what_the_recipe_had() -> None:
     recipe = Recipe.load("mango").override(["noise.min_average=1.0"])
     assert recipe["suppress"]["nsigma"] == 1.8
-    assert recipe.response == "none"
+    assert recipe.vignetting == "none"
     assert recipe.name == "mango"
 
 

@@ -104,13 +104,13 @@ class Pedestal:
                 )
             if shape is None:
                 shape = block.shape[1:]
-                sums, squares = np.zeros(block[0].size, np.uint32), np.zeros(block[0].size, np.uint64)
+                sums, squares = (np.zeros(shape[0] * shape[1], dtype) for dtype in (np.uint32, np.uint64))
             elif block.shape[1:] != shape:
                 raise InputError(f"pedestal of run {run}: frames of {block.shape[1:]} pixels after frames of {shape}")
             n_frames += len(block)
             if n_frames > MAX_FRAMES:
                 raise InputError(f"pedestal of run {run}: more than {MAX_FRAMES} frames")
-            accumulate(np.ascontiguousarray(block).reshape(len(block), -1), sums, squares)
+            accumulate(np.ascontiguousarray(block).reshape(len(block), sums.size), sums, squares)
         if shape is None:
             raise InputError(f"pedestal of run {run}: no frames, at least 2 are needed")
         return cls.from_sums(sums.reshape(shape), squares.reshape(shape), n_frames, run=run, camera=camera)

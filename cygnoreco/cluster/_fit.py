@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.integer[Any]]
 FloatArray = NDArray[np.floating[Any]]
 
-#: Concentration steps of the straightness test; it is mostly stable after two.
+#: Concentration steps of the straightness test, at most: it ends when the points on the line stay the same.
 CONCENTRATION_STEPS = 3
 
 #: Tolerance in macro-pixels for clusters more than half of whose points share one coordinate (median deviation 0).

@@ -199,12 +199,12 @@ def accept(
 def totals(zs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum every image, and the squares of its pixels.
 
-    The additions run down the columns, four rows at a time, and then along the row of column sums.
+    The additions run along the rows by four pixels, then down the columns of fours, then along what is left.
 
     Parameters
     ----------
     zs : ndarray, shape (..., H, W), float64
-        Zero-suppressed image inside the acceptance; H is a multiple of 4.
+        Zero-suppressed image inside the acceptance; W is a multiple of 4.
 
     Returns
     -------
@@ -214,7 +214,7 @@ def totals(zs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.flo
     Raises
     ------
     InputError
-        H is not a multiple of 4.
+        W is not a multiple of 4.
     """
     return _ordered_sum(zs), _ordered_sum(zs * zs)
 
@@ -228,10 +228,10 @@ def mean_and_rms(
 
 
 def _ordered_sum(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    height = image.shape[-2]
-    if height % 4:
-        raise InputError(f"an image of {height} rows cannot be summed by fours: its height must be a multiple of 4")
-    columns = np.zeros(image.shape[:-2] + image.shape[-1:])
-    for y in range(0, height, 4):
-        columns += image[..., y, :] + image[..., y + 1, :] + image[..., y + 2, :] + image[..., y + 3, :]
-    return np.cumsum(columns, axis=-1)[..., -1]  # cumsum adds from left to right; sum does not promise an order
+    width = image.shape[-1]
+    if width % 4:
+        raise InputError(f"an image of {width} columns cannot be summed by fours: its width must be a multiple of 4")
+    fours = image[..., 0::4] + image[..., 1::4] + image[..., 2::4] + image[..., 3::4]
+    # Running sums add one after the other; np.sum does not promise an order.
+    columns = np.add.accumulate(fours, axis=-2)[..., -1, :]
+    return np.add.accumulate(columns, axis=-1)[..., -1]

@@ -46,7 +46,8 @@ def median(zs: NDArray[np.float64], *, enabled: bool = True) -> NDArray[np.float
 def rebin(image: NDArray[np.float64], *, factor: Annotated[int, Ge(1)] = 4) -> NDArray[np.float64]:
     """Average square blocks of pixels into macro-pixels.
 
-    The additions run down the rows of a block first and then along its columns.
+    The average is that of each row of a block, added from left to right, and then of these from top to bottom: the
+    order of the experiment's program. A weight is this number cut to a whole one, so even its last bit matters.
 
     Parameters
     ----------
@@ -67,13 +68,8 @@ def rebin(image: NDArray[np.float64], *, factor: Annotated[int, Ge(1)] = 4) -> N
     height, width = image.shape[-2:]
     if height % factor or width % factor:
         raise InputError(f"rebin.factor = {factor} does not divide the image of {height} x {width} pixels")
-    columns = image[..., 0::factor, :].copy()
-    for k in range(1, factor):
-        columns += image[..., k::factor, :]
-    blocks = columns[..., 0::factor].copy()
-    for k in range(1, factor):
-        blocks += columns[..., k::factor]
-    return blocks / factor**2
+    row_means = sum(image[..., k::factor] for k in range(factor)) / factor
+    return sum(row_means[..., k::factor, :] for k in range(factor)) / factor
 
 
 @stage(name="noise", version=1)

@@ -59,7 +59,7 @@ def inflate_bzip2(source: CompressedFile, start: SeekPoint | None, points: list[
                 # there once its first byte is fed, for nothing can be decoded of a mark that is cut.
                 bit = _find_mark(piece + source.peek(6), _BLOCK_MARK)
                 cut = (bit + 7) // 8
-                if 0 <= bit and cut <= len(piece):
+                if bit >= 0 and cut <= len(piece):
                     for output in _feed(decoder, piece[:cut]):
                         inflated += len(output)
                         yield output
@@ -123,7 +123,11 @@ def _find_mark(piece: bytes, mark: int) -> int:
         while at >= 0:
             lead = piece[at - 1] & 0xFF >> shift
             tail = int.from_bytes(piece[at + 5 : at + 6], "big") >> (8 - shift)
-            if lead == mark >> (40 + shift) and tail == mark & ((1 << shift) - 1) and (at + 5 < len(piece) or not shift):
+            if (
+                lead == mark >> (40 + shift)
+                and tail == mark & ((1 << shift) - 1)
+                and (at + 5 < len(piece) or not shift)
+            ):
                 found.append(8 * (at - 1) + shift)
                 break
             at = piece.find(core, at + 1)

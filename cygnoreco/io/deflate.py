@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from isal import isal_zlib  # inflates twice as fast as zlib
@@ -26,6 +25,8 @@ STEP = 16 << 10
 _WINDOW = 32 << 10
 #: How far after its due place a seek point is looked for, in inflated bytes; then the next one is waited for.
 _SEARCH = 1 << 20
+#: What isal raises; its stub calls the class an instance.
+_Damage: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]
 #: Equal output that proves a seek point.
 _PROOF = 1 << 10
 
@@ -82,7 +83,7 @@ def inflate_gzip(source: CompressedFile, start: SeekPoint | None, points: list[S
                         resume = point
                 else:
                     output = decoder.inflate(piece)
-            except isal_zlib.error as error:
+            except _Damage as error:
                 yield _rescue(source, resume, inflated, piece)
                 raise StreamError("compression", f"the compressed stream is damaged: {error}") from None
             inflated += len(output)
@@ -236,7 +237,7 @@ def _primer(window: bytes, bits: bytes) -> tuple[bytes, int]:
 def _begins_block(bits: bytes, piece: bytes) -> bool:
     try:
         _Decoder(*_primer(bytes(_WINDOW), bits)).inflate(piece)
-    except isal_zlib.error:
+    except _Damage:
         return False
     return True
 
@@ -244,7 +245,7 @@ def _begins_block(bits: bytes, piece: bytes) -> bool:
 def _proven(point: SeekPoint, piece: bytes, output: bytes) -> bool:
     try:
         repeated = _decoder_at(point).inflate(piece)
-    except isal_zlib.error:
+    except _Damage:
         return False
     return len(output) >= _PROOF and repeated == output
 
@@ -264,7 +265,7 @@ def _rescue(source: CompressedFile, resume: SeekPoint, inflated: int, piece: byt
             done += len(decoder.inflate(source.take(min(STEP, end - len(piece) - source.tell()))))
         for i in range(len(piece)):
             output += decoder.inflate(piece[i : i + 1])
-    except isal_zlib.error:
+    except _Damage:
         pass  # as far as it goes
     source.seek(end)
     return output[inflated - done :] if inflated > done else output

@@ -166,7 +166,7 @@ def write_hdf5(path: Path) -> Iterator[_Hdf5Writer]:
     writer
         Append blocks of frames and residue, then finish.
     """
-    with atomic_write(path) as partial_path, h5py.File(partial_path, "w", libver=("v110", "v110")) as file:
+    with atomic_write(path) as partial_path, h5py.File(partial_path, "w") as file:
         yield _Hdf5Writer(file)
 
 

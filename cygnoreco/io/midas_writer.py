@@ -188,7 +188,7 @@ class MidasWriter:
 
 
 def bank_list(banks: Banks, flags: int = 0x31) -> list[bytes | memoryview]:
-    """Data of a user event, in pieces to be written one after the other (images are not copied).
+    """Make the data of a user event, in pieces to be written one after the other (images are not copied).
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def _encode(name: str, values: Values) -> tuple[int, bytes | memoryview]:
     if code not in _TYPES:
         raise InputError(f"bank {name}: no MIDAS type for {array.dtype}" + nearest(array.dtype.name, _NAMES))
     array = array.astype("<u4" if code == "b1" else array.dtype.newbyteorder("<"), copy=False)
-    return _TYPES[code], memoryview(np.ascontiguousarray(array).reshape(-1).view("u1"))
+    return _TYPES[code], np.ascontiguousarray(array).reshape(-1).view("u1").data
 
 
 _NAMES = [np.dtype(code).name for code in _TYPES]

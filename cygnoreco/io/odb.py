@@ -31,9 +31,16 @@ _SECRET_VALUES = (
 # Type numbers of MIDAS (midas.h) and their names in XML dumps.
 _UNSIGNED, _FLOATS, _INT32, _BOOL, _FLOAT, _STRING = (4, 6, 18), (9, 10), 7, 8, 10, 12
 _INT64 = 17
-_XML_INTEGERS = frozenset(
-    "BYTE SBYTE UINT8 INT8 WORD SHORT UINT16 INT16 DWORD INT UINT32 INT32 QWORD UINT64 INT64 BITFIELD".split()
-)
+_XML_INTEGERS = frozenset(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)) | {
+    "BYTE",
+    "SBYTE",
+    "WORD",
+    "SHORT",
+    "DWORD",
+    "INT",
+    "QWORD",
+    "BITFIELD",
+}
 
 
 def _latin1(error: UnicodeError) -> tuple[str, int]:

@@ -42,12 +42,15 @@ class InflatedStream:
         Position of the next byte in the inflated stream.
     fault : Fault or None
         Why the stream ended, if it was not by its proper end; known once :meth:`take` runs dry.
+    drain : callable
+        Reads what is left of the file, for the sake of `on_read`.
     """
 
     pieces: Iterator[bytes | memoryview]
     offset: int = 0
     fault: Fault | None = None
     close: Callable[[], None] = lambda: None
+    drain: Callable[[], None] = lambda: None
     _waiting: deque[memoryview] = field(default_factory=deque)
 
     def __enter__(self) -> InflatedStream:
@@ -58,10 +61,12 @@ class InflatedStream:
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        self.close()
+
     def take(self, size: int) -> memoryview:
         """Next `size` bytes, read-only; fewer only where the stream ends. A view of the piece where possible."""
         if self._fill() and len(self._waiting[0]) >= size:
-            self.offset += size
             return self._first(size)
         # Only what is really written costs memory, however much a damaged header asks for.
         buffer = np.empty(size, "u1").data
@@ -86,7 +91,6 @@ class InflatedStream:
             piece = self._first(len(buffer) - done)
             buffer[done : done + len(piece)] = piece
             done += len(piece)
-        self.offset += done
         return done
 
     def skip(self, size: int) -> int:
@@ -94,7 +98,6 @@ class InflatedStream:
         done = 0
         while done < size and self._fill():
             done += len(self._first(size - done))
-        self.offset += done
         return done
 
     def _first(self, size: int) -> memoryview:
@@ -102,6 +105,7 @@ class InflatedStream:
         if len(piece) > size:
             self._waiting.appendleft(piece[size:])
             piece = piece[:size]
+        self.offset += len(piece)
         return piece
 
     def _fill(self) -> bool:
@@ -160,7 +164,7 @@ def open_stream(
         source.seek(start.compressed)
     if kind == "none" and on_read is None:
         return InflatedStream(_mapped(file, offset), offset, close=file.close)
-    return InflatedStream(_inflate(kind, source, start, points), offset, close=file.close)
+    return InflatedStream(_inflate(kind, source, start, points), offset, close=file.close, drain=source.drain)
 
 
 def compression(file: BinaryIO) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,8 @@ def walk(source: Source, lost: list[Fault]) -> Iterator[Piece]:
 
 def _walk_stream(source: Source, cuts: list[tuple[int, Camera]], rows: Mapping[str, Iterator[Any]]) -> Iterator[Piece]:
     """One pass through a MIDAS file; to seek for the frames first would inflate it twice."""
-    with open_stream(source.path) as stream:
+    checksum = hashlib.sha256()
+    with open_stream(source.path, on_read=checksum.update) as stream:
         for offset, camera in cuts:
             while stream.offset < offset:
                 yield Piece(_taken(source, stream, min(RESIDUE_BLOCK, offset - stream.offset)))
@@ -51,6 +53,9 @@ def _walk_stream(source: Source, cuts: list[tuple[int, Camera]], rows: Mapping[s
             yield Piece(pixels.view("<u2").reshape(camera.shape), camera, next(rows[camera.name]))
         while len(rest := stream.take(RESIDUE_BLOCK)):
             yield Piece(np.frombuffer(rest, np.uint8))
+        stream.drain()
+    if checksum.hexdigest() != source.digest:
+        raise DataError(f"{source.path}: changed since it was opened")
 
 
 def _taken(source: Source, stream: Any, size: int) -> NDArray[np.uint8]:
@@ -117,7 +122,7 @@ def in_blocks(pieces: Iterator[Piece]) -> Iterator[tuple[Camera | None, NDArray[
     for piece in pieces:
         camera = piece.camera
         if camera is None:
-            residue += piece.data
+            residue += memoryview(piece.data)
             while len(residue) >= RESIDUE_BLOCK:
                 yield None, np.frombuffer(bytes(residue[:RESIDUE_BLOCK]), np.uint8), no_rows
                 del residue[:RESIDUE_BLOCK]

@@ -7,7 +7,7 @@ sensor's size in between. What makes it fast:
 * The suppression is an integer comparison. Counts minus pedestal grows with the counts, so for every pixel there is
   one largest count that does not survive; it is looked up once per pedestal, rounding included. A pixel outside
   the acceptance gets a threshold that no count exceeds, and a saturated pixel that is to be dropped is above a ceiling.
-* Five suppressed rows are all that the median and the block mean of four rows need. They stay in the L1 and L2 cache.
+* Two suppressed rows are all that the median needs, one all that the block mean does: they stay in the L1 cache.
 * Frames come in blocks: a band of rows is worked through for every frame of the block while the band's pedestal,
   four times the size of the frame's band, is still in the cache.
 """
@@ -165,8 +165,8 @@ def image_section(
     if out is None:
         out = empty_section(count, (height, width))
     out = Section(out.picture[:count], out.edges[:count], out.integral[:count], out.squares[:count], out.raw[:count])
-    column_sums = np.zeros((2, count, width))
     out.raw[:] = 0
+    block_columns = np.zeros((2, count, width // FACTOR))
     _section(
         np.ascontiguousarray(frames),
         np.ascontiguousarray(mean),
@@ -174,14 +174,12 @@ def image_section(
         np.uint16(cuts.ceiling),
         cuts.rows,
         median,
-        out.picture,
-        out.edges,
-        out.raw,
-        column_sums,
+        out,
+        block_columns,
     )
     # From left to right, as the plain form does.
-    out.integral[:] = np.cumsum(column_sums[0], axis=-1)[:, -1]
-    out.squares[:] = np.cumsum(column_sums[1], axis=-1)[:, -1]
+    out.integral[:] = np.cumsum(block_columns[0], axis=-1)[:, -1]
+    out.squares[:] = np.cumsum(block_columns[1], axis=-1)[:, -1]
     return out
 
 
@@ -208,72 +206,64 @@ def _section(
     ceiling: Any,
     live_rows: Any,
     with_median: bool,
-    picture: Any,
-    edges: Any,
-    raw: Any,
-    column_sums: Any,
+    out: Any,
+    block_columns: Any,
 ) -> None:
     count, height, width = frames.shape
-    # Row 0 is the last row of the macro-pixels above, rows 1 to 4 those of the present ones. Column 0 repeats column 1:
-    # the mirrored edge of the median.
-    zs = np.zeros((5, width + 1))
-    block_columns = np.empty((2, width))
+    pedestal = (mean, threshold, ceiling)
+    # Column 0 repeats column 1: the mirrored edge that the median wants.
+    above, here, medians = np.empty(width + 1), np.empty(width + 1), np.empty(width)
     for band in range(0, height // FACTOR, BAND):
-        band_end = min(band + BAND, height // FACTOR)
+        rows = (band, min(band + BAND, height // FACTOR))
         for n in range(count):
-            _band(
-                frames[n], mean, threshold, ceiling, live_rows, with_median, band, band_end,
-                zs, block_columns, picture[n], edges[n], raw[n : n + 1], column_sums[0, n], column_sums[1, n],
-            )  # fmt: skip
+            results = (out.picture[n], out.edges[n], out.raw[n : n + 1], block_columns[0, n], block_columns[1, n])
+            _band(frames[n], pedestal, live_rows, with_median, rows, above, here, medians, results)
 
 
 @njit(nogil=True, cache=True)
 def _band(
     frame: Any,
-    mean: Any,
-    threshold: Any,
-    ceiling: Any,
+    pedestal: Any,
     live_rows: Any,
     with_median: bool,
-    first: int,
-    last: int,
-    zs: Any,
-    block_columns: Any,
-    picture: Any,
-    edges: Any,
-    raw: Any,
-    sums: Any,
-    squares: Any,
+    rows: Any,
+    above: Any,
+    here: Any,
+    medians: Any,
+    results: Any,
 ) -> None:
-    """Work through macro-pixel rows first to last of one frame."""
-    width = frame.shape[1]
-    above = 4 * first - 1
-    if first > 0 and live_rows[0] <= above < live_rows[1]:
-        _suppress_row(frame[above], mean[above], threshold[above], ceiling, zs[0])
+    """Work through some macro-pixel rows of one frame."""
+    mean, threshold, ceiling = pedestal
+    picture, edges, raw, sums, squares = results
+    first_live, last_live = live_rows
+    first, last = rows
+    before = 4 * first - 1
+    if first > 0 and first_live <= before < last_live:
+        _suppress_row(frame[before], mean[before], threshold[before], ceiling, above)
     else:
-        zs[0, :] = 0.0
+        above[:] = 0.0
     for row in range(first, last):
-        y = 4 * row
-        # The median of the row just below the acceptance still sees its last row, hence > and not >=.
-        if y + 4 <= live_rows[0] or y > live_rows[1]:
-            picture[row, :] = 0.0
-            edges[row, :] = 0.0
-            zs[0, :] = 0.0
-            for k in range(4):
-                raw[0] += _sum_row(frame[y + k])
-            continue
-        for k in range(4):
-            raw[0] += _suppress_row(frame[y + k], mean[y + k], threshold[y + k], ceiling, zs[k + 1])
-        if row == 0:
-            zs[0, :] = zs[1, :]
-        _down_columns(zs[0], zs[1], zs[2], zs[3], zs[4], block_columns[0], block_columns[1], sums, squares)
-        _along_blocks(block_columns[0], picture[row])
-        if with_median:
-            _along_blocks(block_columns[1], edges[row])
-        else:
+        picture[row, :] = 0.0
+        edges[row, :] = 0.0
+        for y in range(4 * row, 4 * row + 4):
+            # The median of the row just below the acceptance still sees its last row, hence > and not >=.
+            if y < first_live or y > last_live:
+                raw[0] += _sum_row(frame[y])
+                above[:] = 0.0
+                continue
+            raw[0] += _suppress_row(frame[y], mean[y], threshold[y], ceiling, here)
+            if y == 0:
+                above[:] = here
+            _add_blocks_and_totals(here, picture[row], sums, squares)
+            if with_median:
+                _median_row(above, here, medians)
+                _add_blocks(medians, edges[row])
+            above, here = here, above
+        # A sixteenth is a power of two: multiplying by it is dividing by 4 twice, to the last bit.
+        picture[row, :] *= 0.0625
+        edges[row, :] *= 0.0625
+        if not with_median:
             edges[row, :] = picture[row, :]
-        for x in range(width + 1):
-            zs[0, x] = zs[4, x]
 
 
 @njit(nogil=True, cache=True)
@@ -296,45 +286,26 @@ def _sum_row(counts: Any) -> Any:
 
 
 @njit(nogil=True, cache=True)
-def _down_columns(
-    row0: Any, row1: Any, row2: Any, row3: Any, row4: Any, plain: Any, median: Any, sums: Any, squares: Any
-) -> None:
-    """Sum the four rows of the macro-pixels, their medians and their squares, column by column.
-
-    One loop over all of it, so that each of the five rows is loaded once.
-    """
-    for x in range(len(plain)):
-        left, here = row0[x], row0[x + 1]
-        low0, high0 = min(left, here), max(left, here)
-        left, here = row1[x], row1[x + 1]
-        low1, high1 = min(left, here), max(left, here)
-        total = here
-        square = here * here
-        medians = max(max(low0, low1), min(high0, high1))
-        left, here = row2[x], row2[x + 1]
-        low2, high2 = min(left, here), max(left, here)
-        total += here
-        square += here * here
-        medians += max(max(low1, low2), min(high1, high2))
-        left, here = row3[x], row3[x + 1]
-        low3, high3 = min(left, here), max(left, here)
-        total += here
-        square += here * here
-        medians += max(max(low2, low3), min(high2, high3))
-        left, here = row4[x], row4[x + 1]
-        low4, high4 = min(left, here), max(left, here)
-        total += here
-        square += here * here
-        medians += max(max(low3, low4), min(high3, high4))
-        plain[x] = total
-        median[x] = medians
-        sums[x] += total
-        squares[x] += square
+def _median_row(above: Any, here: Any, medians: Any) -> None:
+    for x in range(len(medians)):
+        low_above, high_above = min(above[x], above[x + 1]), max(above[x], above[x + 1])
+        low_here, high_here = min(here[x], here[x + 1]), max(here[x], here[x + 1])
+        medians[x] = max(max(low_above, low_here), min(high_above, high_here))
 
 
 @njit(nogil=True, cache=True)
-def _along_blocks(columns: Any, means: Any) -> None:
-    for block in range(len(means)):
+def _add_blocks(values: Any, blocks: Any) -> None:
+    for block in range(len(blocks)):
         x = 4 * block
-        # A sixteenth is a power of two: multiplying by it is dividing, to the last bit.
-        means[block] = (columns[x] + columns[x + 1] + columns[x + 2] + columns[x + 3]) * 0.0625
+        blocks[block] += values[x] + values[x + 1] + values[x + 2] + values[x + 3]
+
+
+@njit(nogil=True, cache=True)
+def _add_blocks_and_totals(zs: Any, blocks: Any, sums: Any, squares: Any) -> None:
+    for block in range(len(blocks)):
+        x = 4 * block + 1
+        a, b, c, d = zs[x], zs[x + 1], zs[x + 2], zs[x + 3]
+        total = a + b + c + d
+        blocks[block] += total
+        sums[block] += total
+        squares[block] += a * a + b * b + c * c + d * d

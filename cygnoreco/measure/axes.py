@@ -90,9 +90,9 @@ def principal_axis(
     x, y : ndarray, shape (n,), int32
         Macro-pixels, n >= 2; each counts the same.
     as_lapack : bool
-        True: the sign of the axis is that of LAPACK's eigenvector of ``numpy.cov``. False: the axis points to growing x, or to growing y
-        if it is parallel to y, so that its angle is in (-90, 90] degrees. Without a major axis (both variances equal)
-        it is the x axis.
+        True: the sign of the axis is that of LAPACK's eigenvector of ``numpy.cov``. False: the axis points to growing
+        x, or to growing y if it is parallel to y, so that its angle is in (-90, 90] degrees; without a major axis (both
+        variances equal, no covariance) it is the x axis.
     theta_of_first : bool
         The angle is that of LAPACK's first eigenvector, whichever axis that is.
 

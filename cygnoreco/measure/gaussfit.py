@@ -32,8 +32,8 @@ NO_CHI_SQUARE = 999.0
 _AREA = 2.506628
 #: A parameter counts as determined while its pivot is above this fraction of the diagonal element.
 _PIVOT = 1e-12
-#: Decrease of the chi square, relative to 1 + chi square, below which there is nothing left to gain.
-_NEGLIGIBLE = 1e-11
+#: Expected decrease of the chi square, relative to 1 + chi square, below which there is nothing left to gain.
+_NEGLIGIBLE = 1e-9
 #: Sigma stays above this fraction of its start value: the function is not defined at 0.
 _SMALLEST_SIGMA = 1e-4
 
@@ -148,26 +148,25 @@ def minimise(
     """
     parameters = start.copy()
     chi_square = _chi_square(x, y, weights, parameters)
-    damping = 10.0
+    # Begin with short steps: a full one can leap out of the valley of the start values, into a worse one.
+    damping = 3.0
     for _ in range(max_steps):
         curvature, descent = _normal_equations(x, y, weights, parameters)
         held = ((parameters <= low) & (descent <= 0.0)) | ((parameters >= high) & (descent >= 0.0))
-        gain = -1.0
-        while gain < 0.0 and damping < 1e16:
+        newton, determined = _solve(curvature, descent, held, 0.0)
+        if (newton * descent).sum() <= _NEGLIGIBLE * (1.0 + chi_square):
+            return parameters, chi_square, CONVERGED if determined else UNDETERMINED
+        while True:
             step, _ = _solve(curvature, descent, held, damping)
             trial = np.minimum(np.maximum(parameters + step, low), high)
             trial_chi_square = _chi_square(x, y, weights, trial)
-            gain = chi_square - trial_chi_square
-            damping *= 0.1 if gain >= 0.0 else 10.0
-        if gain >= 0.0:
-            parameters, chi_square = trial, trial_chi_square
-        # Strong damping makes small steps with small gains anywhere, so a small gain means the minimum only without it;
-        # if not even the smallest step gains anything, the descent is nothing but rounding.
-        if gain < 0.0 or (gain <= _NEGLIGIBLE * (1.0 + chi_square) and damping < 1.0):
-            curvature, descent = _normal_equations(x, y, weights, parameters)
-            _, determined = _solve(curvature, descent, np.zeros(3, np.bool_), 0.0)
-            return parameters, chi_square, CONVERGED if determined else UNDETERMINED
-        damping = max(damping, 1e-12)
+            if trial_chi_square < chi_square:
+                break
+            damping *= 10.0
+            if damping > 1e16:  # not even the smallest step gains anything: the descent is nothing but rounding
+                return parameters, chi_square, CONVERGED if determined else UNDETERMINED
+        parameters, chi_square = trial, trial_chi_square
+        damping = max(0.1 * damping, 1e-12)
     return parameters, chi_square, UNFINISHED
 
 

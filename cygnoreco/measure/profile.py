@@ -196,7 +196,7 @@ def find_peaks(
 
 @njit(nogil=True, cache=True)
 def _local_maxima(y: Any) -> Any:
-    """Samples higher than both neighbours; the middle one (rounded down) of a plateau. The ends do not count."""
+    """Find the samples higher than both neighbours; of a plateau the middle one, rounded down. The ends never count."""
     found = np.empty(len(y), np.int64)
     n = 0
     rise = -1  # where the ground last rose: the first sample of a plateau, or -1
@@ -207,8 +207,6 @@ def _local_maxima(y: Any) -> Any:
             if rise > 0:
                 found[n] = (rise + i - 1) // 2
                 n += 1
-            rise = -1
-        elif np.isnan(y[i]):
             rise = -1
     return found[:n].copy()
 

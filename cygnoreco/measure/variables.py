@@ -318,15 +318,13 @@ def _positions(cluster: _Pixels, options: _Options, integral: float, row: Any) -
 def _shape(cluster: _Pixels, options: _Options, writer: NDArray[np.int32], row: Any) -> NDArray[np.int32]:
     """Axes, extents, map and profiles; returns the map's memory for the next cluster."""
     size = cluster.z.shape[1]
-    cos, sin, row.sc_theta = principal_axis(
-        cluster.x, cluster.y, options.sign_of_lapack, options.theta_of_first
-    )
+    cos, sin, row.sc_theta = principal_axis(cluster.x, cluster.y, options.sign_of_lapack, options.theta_of_first)
     if options.pivot_in_macropixels:
         pivot = (cluster.x.mean(), cluster.y.mean())
     else:
         n = len(cluster.x)
         pivot = (float(int(cluster.x.sum()) * size // n), float(int(cluster.y.sum()) * size // n))
-    # Whole profiles begin at their first pixel whatever the origin; with none, nothing depends on where the cluster lies.
+    # Whole profiles begin at their first pixel whatever the origin; at 0 their last digits do not depend on the place.
     origin = (0.0, 0.0) if options.whole_profiles else pivot
     along, across = rotate(cluster.x, cluster.y, size, cos, sin, pivot, origin, options.rows_first)
     counts = cluster.z.ravel()

@@ -14,7 +14,8 @@ from pipelines.cli import GOOD
 from pipelines.cli.console import ERR, OUT, frame_progress, print_json
 from pipelines.cli.reco import print_outcomes
 from pipelines.cli.show import event_view
-from simulation.run import demo_plan, pedestal_run, write_run
+from simulation.plan import demo_plan
+from simulation.run import pedestal_run, write_run
 
 PEDESTAL_RUN, DATA_RUN = 5000, 5001
 

@@ -21,7 +21,7 @@ def print_recipe(which: str, settings: list[str], as_json: bool) -> int:
     """Print a recipe, complete and commented."""
     recipe = Recipe.load(which).override(settings)
     if as_json:
-        print_json({"name": recipe.name, "response": recipe.response, **recipe.canonical()})
+        print_json({"name": recipe.name, "response": recipe.vignetting, **recipe.canonical()})
     else:
         OUT.print(recipe.to_toml(comments=True), markup=False, soft_wrap=True, end="")
     return GOOD

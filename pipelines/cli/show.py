@@ -92,7 +92,7 @@ def event_view(
     frame = run.frame(event, camera)[np.newaxis]
     calibration = calibrate(
         find_pedestal(pedestal, run.number, sensor),
-        load_response(response or recipe.response, sensor.shape, **recipe["response"]),
+        load_response(response or recipe.vignetting, sensor.shape, **recipe["response"]),
         recipe,
         run.source.container,
     )

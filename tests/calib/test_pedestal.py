@@ -184,14 +184,22 @@ def test_other_files_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["p.npz", "p.root"])
-@pytest.mark.parametrize("part", [0.3, 0.9])
-def test_files_cut_short_are_refused(pedestal, tmp_path, name, part):
+def test_files_cut_short_are_refused_or_whole(pedestal, tmp_path, name):
+    """The last bytes of a ROOT file are a directory of unused space: without them the maps are still all there."""
     path = tmp_path / name
     pedestal.save(path) if path.suffix == ".npz" else pedestal.save_root(path)
     content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * part)])
-    with pytest.raises(InputError):
-        Pedestal.load(path)
+    refused = 0
+    for length in np.linspace(0, len(content) - 1, 40).astype(int):
+        path.write_bytes(content[:length])
+        try:
+            loaded = Pedestal.load(path)
+        except InputError:
+            refused += 1
+        else:
+            assert np.array_equal(loaded.mean, pedestal.mean)
+            assert np.array_equal(loaded.rms, pedestal.rms)
+    assert refused >= (20 if path.suffix == ".root" else 40)
 
 
 def test_damaged_archives_are_refused(pedestal, tmp_path):

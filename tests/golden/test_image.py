@@ -57,14 +57,17 @@ def test_points_and_images(shared_data, oriented, number):
     edges = noise_filter(section.edges[0])
     rows, cols, weights = points(edges, section.picture[0])
 
-    assert np.array_equal(np.column_stack((rows, cols)), golden["X"])
-    assert np.array_equal(weights, golden["weight"])
+    if "X" in golden:
+        assert np.array_equal(np.column_stack((rows, cols)), golden["X"])
+        assert np.array_equal(weights, golden["weight"])
+    else:
+        assert len(rows) == level["lp_len"] == 0
     for name, image in (("picture", section.picture[0]), ("edges_in", section.edges[0]), ("edges_out", edges)):
         for axis, which in ((1, "rowsum"), (0, "colsum")):
             assert image.sum(axis=axis) == pytest.approx(golden[f"{name}_{which}"], rel=1e-12, abs=1e-9), name
     survivors = np.nonzero(edges)
     assert np.array_equal(survivors, (golden["edges_row"], golden["edges_col"]))
-    assert edges[survivors] == pytest.approx(golden["edges_val"], rel=1e-12)
+    assert np.array_equal(edges[survivors], golden["edges_val"])
     mean_value, rms_value = mean_and_rms(section.integral, section.squares, frames[0].size)
     assert section.integral[0] == pytest.approx(level["cmos_integral"], rel=1e-6)
     assert mean_value[0] == pytest.approx(level["cmos_mean"], rel=1e-6)

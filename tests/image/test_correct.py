@@ -106,7 +106,7 @@ def test_acceptance_without_limits_or_with_limits_beyond_the_image_changes_nothi
 
 
 def test_totals_mean_and_rms():
-    image = np.random.default_rng(1).exponential(5.0, (2, 12, 7))
+    image = np.random.default_rng(1).exponential(5.0, (2, 7, 12))
     integral, squares = totals(image)
     assert integral == pytest.approx(image.sum(axis=(1, 2)))
     mean, rms = mean_and_rms(integral, squares, 12 * 7)
@@ -119,6 +119,6 @@ def test_rms_of_a_constant_image_is_zero_not_undefined():
     assert mean_and_rms(*totals(image), 16)[1] == pytest.approx(0.0, abs=1e-8)
 
 
-def test_totals_refuse_a_height_that_is_not_a_multiple_of_four():
-    with pytest.raises(InputError, match="6 rows"):
-        totals(np.zeros((6, 4)))
+def test_totals_refuse_a_width_that_is_not_a_multiple_of_four():
+    with pytest.raises(InputError, match="6 columns"):
+        totals(np.zeros((4, 6)))

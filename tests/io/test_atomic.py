@@ -32,9 +32,14 @@ def test_a_file_appears_at_the_end_only(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_older_file_alone(tmp_path: Path) -> None:
     target = tmp_path / "run.h5"
     target.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), atomic_write(target) as partial:
-        partial.write_bytes(b"ne")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with atomic_write(target) as partial:
+            partial.write_bytes(b"ne")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert target.read_bytes() == b"old"
     assert names(tmp_path) == ["run.h5"]
 
@@ -60,9 +65,14 @@ def test_a_failed_folder_leaves_the_older_one_alone(tmp_path: Path) -> None:
     target = tmp_path / "run.zarr"
     target.mkdir()
     (target / "old").touch()
-    with pytest.raises(ValueError, match="broken"), atomic_folder(target) as partial:
-        (partial / "new").touch()
-        raise ValueError("broken")
+
+    def broken() -> None:
+        with atomic_folder(target) as partial:
+            (partial / "new").touch()
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        broken()
     assert names(target) == ["old"]
     assert names(tmp_path) == ["run.zarr"]
 

@@ -63,9 +63,9 @@ def test_a_missing_file_names_one_that_is_called_alike(tmp_path: Path) -> None:
     (tmp_path / "run05001.mid.gz").touch()
     with pytest.raises(InputError, match=r"run05010.mid.gz: no such file; did you mean '.*run05001.mid.gz'\?"):
         open_source(tmp_path / "run05010.mid.gz")
-    with pytest.raises(InputError, match="no such file, nor a folder"):
+    with pytest.raises(InputError, match=r"no such file, nor a folder"):
         open_source(tmp_path / "nowhere" / "run.mid")
-    with pytest.raises(InputError, match="x: no such file$"):
+    with pytest.raises(InputError, match=r"x: no such file$"):
         open_source(tmp_path / "x")
 
 
@@ -93,7 +93,7 @@ def test_a_file_that_is_not_what_its_name_promises_is_damaged(tmp_path: Path, na
 
 
 def test_folders_that_are_no_runs(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a folder, not a run$"):
+    with pytest.raises(InputError, match=r"a folder, not a run$"):
         open_source(tmp_path)
     (tmp_path / "run00001.mid").touch()
     with pytest.raises(InputError, match=r"did you mean '.*run00001.mid'\?"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 
-from cygnoreco.raw import open_run
+from cygnoreco.io.opening import open_source
 from simulation.camera import noise_maps
 from simulation.detector import Detector
-from simulation.run import demo_plan, pedestal_run, read_truth, simulate_event, truth_file, write_run
+from simulation.plan import demo_plan
+from simulation.run import pedestal_run, read_truth, simulate_event, truth_file, write_run
 from simulation.tracks import Particle
 
 SMALL = Detector(height=256, width=320)
@@ -65,11 +68,11 @@ def test_a_run_reads_back_bit_for_bit(tmp_path):
     path = tmp_path / "run05001.mid.gz"
     flat = np.ones(SMALL.shape)
     truth_path = write_run(path, run=5001, events=plan, detector=SMALL, seed=7, response=flat)
-    run = open_run(path)
+    run = open_source(path)
     assert not run.faults
     assert run.run_number == 5001
     assert [camera.shape for camera in run.cameras] == [SMALL.shape]
-    frames = np.asarray(run.frames())
+    frames = run.read("CAM0", 0, 3)
     for event, particles in enumerate(plan):
         np.testing.assert_array_equal(frames[event], simulate(particles, event)[0])
 
@@ -91,7 +94,7 @@ def test_the_same_run_is_the_same_file(tmp_path):
 def test_the_settings_of_the_run_say_what_it_is(tmp_path):
     path = tmp_path / "run05000.mid"
     pedestal_run(path, run=5000, frames=2, detector=SMALL)
-    odb = open_run(path).odb()
+    odb = open_source(path).odb()
     assert odb["Runinfo"]["Run number"] == 5000
     assert odb["Configurations"]["Pedestal"] is True
     assert odb["Configurations"]["Cameras"]["CAM0"] == {"Width": 320, "Height": 256}
@@ -101,20 +104,21 @@ def test_the_settings_of_the_run_say_what_it_is(tmp_path):
 def test_a_pedestal_run_has_the_maps_of_the_data_run(tmp_path):
     path = tmp_path / "run05000.mid"
     pedestal_run(path, run=5000, frames=30, detector=SMALL)
-    mean = np.asarray(open_run(path).frames()).mean(axis=0)
+    mean = open_source(path).read("CAM0", 0, 30).mean(axis=0)
     maps = noise_maps(SMALL)
     assert np.std((mean - maps.pedestal) / maps.rms) == pytest.approx(30**-0.5, rel=0.05)
     assert read_truth(path)["events"] == [[]] * 30
 
 
-def test_the_plan_has_something_of_everything():
-    plan = demo_plan(20)
-    assert len(plan) == 20
-    kinds = [particle.kind for event in plan for particle in event]
-    assert kinds.count("alpha") == kinds.count("muon") == kinds.count("nuclear") == 1
-    assert kinds.count("fe55") >= 19
-    assert kinds.count("electron") >= 10
-    assert plan[-1] == ()
-    assert plan == demo_plan(20)
-    assert plan != demo_plan(20, seed=2)
-    assert plan[:5] == demo_plan(6)[:5]
+def test_slow_control_comes_now_and_then(tmp_path):
+    """Camera and trigger module every 10 s, high voltage and environment every minute, between begin and end."""
+    path = tmp_path / "run05003.mid"
+    tiny = Detector(height=64, width=64)
+    write_run(path, run=5003, events=[()] * 61, detector=tiny)
+    data, found, offset = path.read_bytes(), [], 0
+    while offset < len(data):
+        event_id, _, _, _, size = struct.unpack_from("<HHIII", data, offset)
+        found.append(event_id)
+        offset += 16 + size
+    assert (found[0], found[-1]) == (0x8000, 0x8001)
+    assert {event_id: found.count(event_id) for event_id in (1, 3, 5, 7, 8)} == {1: 61, 3: 2, 5: 2, 7: 7, 8: 7}
