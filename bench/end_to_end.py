@@ -69,7 +69,9 @@ def task_pedestal(pedestal: str, out: str) -> dict[str, Any]:
     from cygnoreco.calib.find import pedestal_of
     from cygnoreco.io.opening import open_source
 
-    found = measured(lambda: pedestal_of(open_source(Path(pedestal), cache=Path(out) / "index-p"), "CAM0").save(Path(out) / "p.npz"))
+    found = measured(
+        lambda: pedestal_of(open_source(Path(pedestal), cache=Path(out) / "index-p"), "CAM0").save(Path(out) / "p.npz")
+    )
     return {"cpu_s": found["cpu_s"], "wall_s": found["wall_s"]}
 
 
@@ -152,13 +154,32 @@ def main() -> None:
     reading = found["read"]["index_ms"] + found["read"]["read_ms"]
     rows: list[tuple[object, ...]] = [
         ("pedestal run, in all", f"{1e3 * found['pedestal']['cpu_s']:.0f}", "", "10000"),
-        ("index of the file, a frame", f"{found['read']['index_ms']:.1f}", f"{found['read']['index_ms'] / reading:.2f}", ""),
-        ("reading by block, a frame", f"{found['read']['read_ms']:.1f}", f"{found['read']['read_ms'] / reading:.2f}", ""),
+        (
+            "index of the file, a frame",
+            f"{found['read']['index_ms']:.1f}",
+            f"{found['read']['index_ms'] / reading:.2f}",
+            "",
+        ),
+        (
+            "reading by block, a frame",
+            f"{found['read']['read_ms']:.1f}",
+            f"{found['read']['read_ms'] / reading:.2f}",
+            "",
+        ),
     ]
     for name in ("frame by frame", "blocks of 8"):
         one = found[name]
-        rows.append((f"everything, {name}: median a frame", f"{one['median_ms']:.1f}", f"{one['median_ms'] / reading:.2f}", "100"))
-        rows.append((f"everything, {name}: mean a frame", f"{one['mean_ms']:.1f}", f"{one['mean_ms'] / reading:.2f}", ""))
+        rows.append(
+            (
+                f"everything, {name}: median a frame",
+                f"{one['median_ms']:.1f}",
+                f"{one['median_ms'] / reading:.2f}",
+                "100",
+            )
+        )
+        rows.append(
+            (f"everything, {name}: mean a frame", f"{one['mean_ms']:.1f}", f"{one['mean_ms'] / reading:.2f}", "")
+        )
         rows.append((f"peak memory, {name} (MB)", f"{one['peak_mb']:.0f}", "", "1000"))
     print_table("one core, CPU", ("what", "ms ", "times reading ", "at most "), rows)
     stages = found["blocks of 8"]["ms_by_stage"]

@@ -91,7 +91,9 @@ def main() -> None:
         subprocess.run(call, check=True, env=environment)
         same = content(home / "killed") == content(home / "quiet")
         leftovers = [str(path.relative_to(home)) for path in (home / "killed").rglob("*partial*")]
-        print(f"undisturbed {duration:.1f} s; {arguments.kills - early} kills; identical: {same}; leftovers: {leftovers}")
+        print(
+            f"undisturbed {duration:.1f} s; {arguments.kills - early} kills; identical: {same}; leftovers: {leftovers}"
+        )
         sys.exit(0 if same and not leftovers else 1)
 
 

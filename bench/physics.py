@@ -113,7 +113,9 @@ def compare_points(
     from cygnoreco.image.orient import orient
 
     section = _section(orient(frame[np.newaxis], "midas", **recipe["orient"]), calibration, recipe)
-    rows, cols, weights = points(noise_filter(section.edges[0], **recipe["noise"]), section.picture[0], **recipe["points"])
+    rows, cols, weights = points(
+        noise_filter(section.edges[0], **recipe["noise"]), section.picture[0], **recipe["points"]
+    )
     x = reference["X"].reshape(-1, 2)
     count["images"] += 1
     count["points"] += bool(np.array_equal(rows, x[:, 0]) and np.array_equal(cols, x[:, 1]))
@@ -126,7 +128,8 @@ def compare_points(
     count["dbscan"] += bool(np.array_equal(dbscan(rows, cols, weights, **recipe["dbscan"]).labels, reference["dbscan"]))
     successive = idbscan(rows, cols, weights, **recipe["idbscan"])
     count["idbscan"] += bool(
-        np.array_equal(successive.labels, reference["idbscan"]) and np.array_equal(successive.tags, reference["idbscan_tag"])
+        np.array_equal(successive.labels, reference["idbscan"])
+        and np.array_equal(successive.tags, reference["idbscan_tag"])
     )
     ours = partition(directional(rows, cols, weights, **recipe["directional"]).labels)
     seeds = [partition(reference["ddbscan"][:, seed]) for seed in range(reference["ddbscan"].shape[1])]
@@ -218,7 +221,9 @@ def lime_claims(golden: Path, frames: Path) -> Iterator[Claim]:
     above = [found for energy, found in low if energy >= 0.8]
     middle = [found for energy, found in low if 0.5 <= energy < 0.8]
     yield Claim("lime: efficiency at 0.8 keV and above", f"{np.mean(above):.2%} of {len(above)}", "100 %", all(above))
-    yield Claim("lime: efficiency at 0.5-0.8 keV", f"{np.mean(middle):.2%} of {len(middle)}", "94 %", np.mean(middle) >= 0.94)
+    yield Claim(
+        "lime: efficiency at 0.5-0.8 keV", f"{np.mean(middle):.2%} of {len(middle)}", "94 %", np.mean(middle) >= 0.94
+    )
     width = float(np.std(spots) / np.mean(spots))
     yield Claim("lime: 55Fe spots found", f"{len(spots)}/{n_spots}", "480/480", len(spots) == n_spots == 480)
     yield Claim("lime: 55Fe sigma / mean", f"{width:.4f}", "0.166", width <= 0.166)

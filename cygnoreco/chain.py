@@ -70,7 +70,7 @@ class Calibration:
 
 
 def calibrate(pedestal: Pedestal, response: Response, recipe: Recipe, container: str) -> Calibration:
-    """Turn pedestal and response to the orientation of the recipe.
+    """Put pedestal and response together in the orientation of the recipe.
 
     Raises
     ------
@@ -81,10 +81,10 @@ def calibrate(pedestal: Pedestal, response: Response, recipe: Recipe, container:
         raise InputError(
             f"the pedestal is for a sensor of {pedestal.mean.shape} pixels, the response for {response.factor.shape}"
         )
-    maps = (orient(each, container, **recipe["orient"]) for each in (pedestal.mean, pedestal.rms, response.factor))
-    mean, rms, factor = map(np.ascontiguousarray, maps)
+    dark = (orient(each, container, **recipe["orient"]) for each in (pedestal.mean, pedestal.rms))
+    mean, rms = map(np.ascontiguousarray, dark)
     cuts = prepare_cuts(mean, rms, **recipe["upper_cut"], **recipe["suppress"], **recipe["accept"])
-    return Calibration(mean, rms, factor, cuts)
+    return Calibration(mean, rms, response.factor, cuts)  # a response is one of the images, so it is turned already
 
 
 def check_camera(recipe: Recipe, camera: Camera) -> None:
@@ -237,9 +237,7 @@ def _clusters(
     with clock("variables"):
         rows, cols = rows[order], cols[order]
         z, above, saturated = patches(frame, *calibration.maps, rows, cols, **_pixel_parameters(recipe))
-        table, kept = measure(
-            rows, cols, offsets, z, above, saturated, clustering.tags, **recipe["measure"]
-        )
+        table, kept = measure(rows, cols, offsets, z, above, saturated, clustering.tags, **recipe["measure"])
         members, offsets = _members(offsets, kept)
         rows, cols, z = rows[members], cols[members], z[members]
         energy, length = density_calibration(rows, cols, offsets, z, **recipe["energy"])
@@ -259,9 +257,7 @@ def _members(offsets: NDArray[np.int64], kept: NDArray[np.int64]) -> tuple[NDArr
 def _pixel_parameters(recipe: Recipe) -> dict[str, Any]:
     """What the fused and the local forms need of the stages before the filters."""
     saturation = recipe["saturation"]
-    polynomial = saturation_polynomial(
-        saturation["quadratic"], saturation["onset"], saturation["counts_per_density"]
-    )
+    polynomial = saturation_polynomial(saturation["quadratic"], saturation["onset"], saturation["counts_per_density"])
     return {
         "factor": recipe["rebin"]["factor"],
         "saturation": polynomial if saturation["enabled"] else None,

@@ -18,15 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cygnoreco.calib.find import find_pedestal
 from cygnoreco.calib.pedestal import Pedestal
-from cygnoreco.calib.response import load_response
-from cygnoreco.chain import check_camera
 from cygnoreco.dataset import Dataset, begin, dataset_of, finished, load_tables, publish
 from cygnoreco.errors import DataError, InputError
-from cygnoreco.graph import CalibrationRef, cut, parts_array
+from cygnoreco.graph import CalibrationChoice, choose_calibration, cut, parts_array
 from cygnoreco.io.parts import Receipt
-from cygnoreco.lineage import canonical_json, key_of, lineage
+from cygnoreco.lineage import key_of, lineage
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
 from cygnoreco.tables import Tables
@@ -79,14 +76,6 @@ class Result:
     summary: Mapping[str, Any]
     path: Path | None
     resumed: int
-
-
-@dataclass(frozen=True)
-class CalibrationChoice:
-    """The calibration of a run: what tasks need to find it, and the number of the pedestal run."""
-
-    reference: CalibrationRef
-    pedestal_run: int
 
 
 def reconstruct(
@@ -154,7 +143,9 @@ def reconstruct(
         first = run.faults[0]
         raise DataError(f"'{run.path}': {first.message}", event=first.event, offset=first.offset)
     with _folder(out) as folder:
-        choice = calibration_of(run, recipe, pedestal, response, camera=camera, folder=folder / "calibration")
+        choice = choose_calibration(
+            run.number, run.camera(camera), recipe, pedestal, response, folder=folder / "calibration"
+        )
         document = lineage(
             run=run.number,
             digest=run.source.digest,
@@ -179,44 +170,6 @@ def reconstruct(
             path=dataset.official if out is not None else None,
             resumed=resumed,
         )
-
-
-def calibration_of(
-    run: Run,
-    recipe: Recipe,
-    pedestal: Pedestal | str | Path,
-    response: str | Path | None = None,
-    *,
-    camera: str | None = None,
-    folder: Path | None = None,
-) -> CalibrationChoice:
-    """Find the calibration of a run and make sure that tasks will find the same.
-
-    Parameters
-    ----------
-    run, recipe, pedestal, response, camera
-        As for :func:`reconstruct`.
-    folder : Path, optional
-        Where a pedestal is stored by its content for the tasks to load; by default a temporary folder.
-
-    Raises
-    ------
-    InputError
-        The calibration does not exist or does not fit the camera.
-    """
-    sensor = run.camera(camera)
-    found = find_pedestal(pedestal, run.number, sensor)
-    check_camera(recipe, sensor)
-    folder = folder or Path(tempfile.mkdtemp(prefix="cygnoreco-calibration-"))
-    stored = folder / f"pedestal-{found.digest[:16]}.npz"
-    if not stored.exists():
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        found.save(stored)
-    name = _response_name(response, recipe)
-    factor = load_response(name, sensor.shape, **recipe["response"])
-    key = canonical_json([found.digest, factor.digest, recipe.canonical()])
-    reference = CalibrationRef(str(stored.resolve()), found.digest, name, factor.digest, recipe, key)
-    return CalibrationChoice(reference, found.run)
 
 
 def missing(n: int, done: list[Receipt], block: int) -> list[tuple[int, int]]:
@@ -401,11 +354,6 @@ def _reco_params(recipe: Recipe, camera: Camera) -> dict[str, Any]:
 def _begin_of(run: Run, camera: str | None) -> int:
     table = run.table(camera)
     return int(table["timestamp"][0]) if len(table) else 0
-
-
-def _response_name(response: str | Path | None, recipe: Recipe) -> str:
-    name = str(response) if response is not None else recipe.vignetting
-    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 @contextmanager

@@ -17,13 +17,15 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from cygnoreco.calib.find import cache_folder, find_pedestal
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.calib.response import load_response
-from cygnoreco.chain import Calibration, calibrate, correct, reconstruct_block
+from cygnoreco.chain import Calibration, calibrate, check_camera, correct, reconstruct_block
 from cygnoreco.errors import DataError
 from cygnoreco.io.opening import open_source
-from cygnoreco.io.parts import Receipt, write_part
+from cygnoreco.io.parts import write_part
 from cygnoreco.io.source import Source
+from cygnoreco.lineage import canonical_json
 from cygnoreco.recipe import Recipe
 from cygnoreco.types import Camera, Frames
 
@@ -54,6 +56,54 @@ class CalibrationRef:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+@dataclass(frozen=True)
+class CalibrationChoice:
+    """The calibration of a run: what tasks need to find it, and the number of the pedestal run."""
+
+    reference: CalibrationRef
+    pedestal_run: int
+
+
+def choose_calibration(
+    run: int,
+    camera: Camera,
+    recipe: Recipe,
+    pedestal: Pedestal | str | Path,
+    response: str | Path | None = None,
+    *,
+    folder: Path | None = None,
+) -> CalibrationChoice:
+    """Find the calibration of a run and make sure that tasks will find the same.
+
+    Parameters
+    ----------
+    run : int
+        Run number.
+    camera : Camera
+        One of its cameras.
+    recipe, pedestal, response
+        As for :func:`cygnoreco.reconstruct`.
+    folder : Path, optional
+        Where a pedestal is stored by its content for the tasks to load; by default the user's cache folder.
+
+    Raises
+    ------
+    InputError
+        The calibration does not exist or does not fit the camera.
+    """
+    check_camera(recipe, camera)
+    found = find_pedestal(pedestal, run, camera, orientation=recipe["orient"]["orientation"])
+    stored = (folder or cache_folder()) / f"pedestal-{found.digest[:16]}.npz"
+    if not stored.exists():
+        found.save(stored)
+    name = str(response) if response is not None else recipe.vignetting
+    name = str(Path(name).resolve()) if Path(name).exists() else name
+    factor = load_response(name, camera.shape, **recipe["response"])
+    key = canonical_json([found.digest, factor.digest, recipe.canonical()])
+    reference = CalibrationRef(str(stored.resolve()), found.digest, name, factor.digest, recipe, key)
+    return CalibrationChoice(reference, found.run)
 
 
 def cut(n: int, block: int) -> list[tuple[int, int]]:

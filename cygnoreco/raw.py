@@ -166,12 +166,11 @@ class Run:
             Shape (frames, height, width), for ``rebinned`` divided by the rebin factor; float64, ADU; in the
             orientation of the recipe.
         """
-        from cygnoreco.driver import calibration_of
-        from cygnoreco.graph import corrected_array, cut
+        from cygnoreco.graph import choose_calibration, corrected_array, cut
         from cygnoreco.recipe import Recipe
 
-        reference = calibration_of(self, Recipe.load(recipe), pedestal, response, camera=camera).reference
-        return corrected_array(self.ref(camera), cut(len(self.table(camera)), block), reference, what)
+        choice = choose_calibration(self.number, self.camera(camera), Recipe.load(recipe), pedestal, response)
+        return corrected_array(self.ref(camera), cut(len(self.table(camera)), block), choice.reference, what)
 
 
 def open_run(

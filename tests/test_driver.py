@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from cygnoreco import InputError, Recipe, load_tables, open_run, reconstruct
-from cygnoreco.driver import Progress, Result, calibration_of, missing
+from cygnoreco.driver import Progress, Result, missing
 from cygnoreco.errors import DataError
-from cygnoreco.graph import cut, parts_array
+from cygnoreco.graph import choose_calibration, cut, parts_array
 from cygnoreco.io.parts import Receipt, part_path
 from tests.conftest import SmallRuns
 from tests.tables import same
@@ -87,9 +87,7 @@ def test_block_size_does_not_matter(small_runs: SmallRuns, reference: Result, tm
     assert result.path.read_bytes() == reference.path.read_bytes()
 
 
-def test_workers_do_not_matter(
-    small_runs: SmallRuns, reference: Result, tmp_path: Path, cluster_client: Any
-) -> None:
+def test_workers_do_not_matter(small_runs: SmallRuns, reference: Result, tmp_path: Path, cluster_client: Any) -> None:
     result = reco(small_runs, tmp_path, block=2, client=cluster_client)
     assert result.path is not None and reference.path is not None  # noqa: PT018
     assert result.path.read_bytes() == reference.path.read_bytes()
@@ -135,9 +133,7 @@ def test_parts_of_an_earlier_start_are_used(
     assert result.path.read_bytes() == reference.path.read_bytes()
 
 
-def test_a_truncated_result_is_noticed_and_made_again(
-    small_runs: SmallRuns, reference: Result, tmp_path: Path
-) -> None:
+def test_a_truncated_result_is_noticed_and_made_again(small_runs: SmallRuns, reference: Result, tmp_path: Path) -> None:
     first = reco(small_runs, tmp_path)
     published = Path(first.summary["dataset"]) / "result" / "reco_run00011_3D.root"
     published.write_bytes(published.read_bytes()[:-100])
@@ -199,7 +195,7 @@ def test_timings_are_recorded_on_request_only(small_runs: SmallRuns, reference: 
 
 def test_a_graph_has_one_task_a_block(small_runs: SmallRuns, tmp_path: Path) -> None:
     run = open_run(small_runs.data)
-    choice = calibration_of(run, recipe_of(small_runs), small_runs.pedestal, "none", folder=tmp_path)
+    choice = choose_calibration(11, run.camera(), recipe_of(small_runs), small_runs.pedestal, "none", folder=tmp_path)
     parts = parts_array(run.ref(), cut(14, 4), choice.reference, run=11, pedestal_run=10, folder=str(tmp_path))
     (optimized,) = da.optimize(parts)
     graph = dict(optimized.__dask_graph__())

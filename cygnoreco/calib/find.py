@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import platformdirs
 
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.errors import CygnoError, InputError
+from cygnoreco.image.orient import Orientation
 from cygnoreco.io.opening import open_source
 from cygnoreco.io.source import Source
-from cygnoreco.types import Camera
+from cygnoreco.types import Camera, Frames
 
 _LOG = logging.getLogger(__name__)
 _MAP = re.compile(r"(?:pedmap_run|pedestal[-_]run)(\d+).*\.(?:root|npz)")
@@ -25,7 +26,12 @@ BLOCK = 8
 
 
 def find_pedestal(
-    which: Pedestal | str | Path, run: int, camera: Camera, *, cache: Path | None = None
+    which: Pedestal | str | Path,
+    run: int,
+    camera: Camera,
+    *,
+    orientation: Orientation = "sensor",
+    cache: Path | None = None,
 ) -> Pedestal:
     """Find or make the pedestal of a run.
 
@@ -38,6 +44,8 @@ def find_pedestal(
         Run number.
     camera : Camera
         Its camera; the pedestal must have its shape.
+    orientation : {'sensor', 'd03a058'}
+        Orientation of the maps of the experiment's program (:meth:`Pedestal.load`); files of ours say it themselves.
     cache : Path, optional
         Folder where pedestals made from raw runs are kept; by default the user's cache folder.
 
@@ -52,7 +60,7 @@ def find_pedestal(
         path = Path(which)
         if path.is_dir() and path.suffix != ".zarr":
             path = latest_before(path, run, camera)
-        pedestal = load_or_make(path, camera, cache=cache)
+        pedestal = load_or_make(path, camera, orientation=orientation, cache=cache)
     if pedestal.mean.shape != camera.shape:
         raise InputError(
             f"the pedestal of run {pedestal.run} has {pedestal.mean.shape[0]} x {pedestal.mean.shape[1]} pixels, "
@@ -61,7 +69,9 @@ def find_pedestal(
     return pedestal
 
 
-def load_or_make(path: Path, camera: Camera, *, cache: Path | None = None) -> Pedestal:
+def load_or_make(
+    path: Path, camera: Camera, *, orientation: Orientation = "sensor", cache: Path | None = None
+) -> Pedestal:
     """Load a saved pedestal, or make one from a raw run and keep it for the next time.
 
     Parameters
@@ -70,7 +80,7 @@ def load_or_make(path: Path, camera: Camera, *, cache: Path | None = None) -> Pe
         A raw run or a saved map.
     camera : Camera
         The camera wanted of a raw run.
-    cache : Path, optional
+    orientation, cache
         As for :func:`find_pedestal`.
 
     Raises
@@ -81,10 +91,9 @@ def load_or_make(path: Path, camera: Camera, *, cache: Path | None = None) -> Pe
     if not path.exists():
         raise InputError(f"no pedestal at '{path}'")
     if is_saved_map(path):
-        return Pedestal.load(path)
+        return Pedestal.load(path, camera=camera.name, orientation=orientation)
     source = open_source(path)
-    folder = cache or Path(platformdirs.user_cache_dir("cygnoreco")) / "pedestals"
-    stored = folder / f"pedestal-{source.digest[:24]}-{camera.name}.npz"
+    stored = (cache or cache_folder()) / f"pedestal-{source.digest[:24]}-{camera.name}.npz"
     if stored.exists():
         return Pedestal.load(stored)
     pedestal = pedestal_of(source, camera.name)
@@ -95,7 +104,13 @@ def load_or_make(path: Path, camera: Camera, *, cache: Path | None = None) -> Pe
     return pedestal
 
 
-def pedestal_of(source: Source, camera: str, *, max_frames: int | None = None) -> Pedestal:
+def pedestal_of(
+    source: Source,
+    camera: str,
+    *,
+    max_frames: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Pedestal:
     """Make a pedestal from the frames of a raw run.
 
     Parameters
@@ -106,6 +121,8 @@ def pedestal_of(source: Source, camera: str, *, max_frames: int | None = None) -
         Bank name.
     max_frames : int, optional
         Use the first ones only; the experiment's program takes 201.
+    progress : callable, optional
+        Called with (frames done, frames in all) after each block.
 
     Raises
     ------
@@ -117,8 +134,20 @@ def pedestal_of(source: Source, camera: str, *, max_frames: int | None = None) -
         raise InputError(f"no camera '{camera}' in the pedestal run '{source.path}'; there: {there}")
     n = len(source.table(camera))
     n = min(n, max_frames) if max_frames else n
-    blocks = (source.read(camera, start, min(start + BLOCK, n)) for start in range(0, n, BLOCK))
-    return Pedestal.from_frames(blocks, run=source.run_number, camera=camera)
+
+    def blocks() -> Iterator[Frames]:
+        for start in range(0, n, BLOCK):
+            stop = min(start + BLOCK, n)
+            yield source.read(camera, start, stop)
+            if progress:
+                progress(stop, n)
+
+    return Pedestal.from_frames(blocks(), run=source.run_number, camera=camera)
+
+
+def cache_folder() -> Path:
+    """Where pedestals of raw runs are kept: in the user's cache, each by the content that it was made of."""
+    return Path(platformdirs.user_cache_dir("cygnoreco")) / "pedestals"
 
 
 def is_saved_map(path: Path) -> bool:

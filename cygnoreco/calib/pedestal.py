@@ -104,7 +104,8 @@ class Pedestal:
                 )
             if shape is None:
                 shape = block.shape[1:]
-                sums, squares = (np.zeros(shape[0] * shape[1], dtype) for dtype in (np.uint32, np.uint64))
+                pixels = shape[0] * shape[1]
+                sums, squares = np.zeros(pixels, np.uint32), np.zeros(pixels, np.uint64)
             elif block.shape[1:] != shape:
                 raise InputError(f"pedestal of run {run}: frames of {block.shape[1:]} pixels after frames of {shape}")
             n_frames += len(block)

@@ -68,8 +68,14 @@ def rebin(image: NDArray[np.float64], *, factor: Annotated[int, Ge(1)] = 4) -> N
     height, width = image.shape[-2:]
     if height % factor or width % factor:
         raise InputError(f"rebin.factor = {factor} does not divide the image of {height} x {width} pixels")
-    row_means = sum(image[..., k::factor] for k in range(factor)) / factor
-    return sum(row_means[..., k::factor, :] for k in range(factor)) / factor
+    rows = image[..., 0::factor].copy()
+    for k in range(1, factor):
+        rows += image[..., k::factor]
+    rows /= factor
+    blocks = rows[..., 0::factor, :].copy()
+    for k in range(1, factor):
+        blocks += rows[..., k::factor, :]
+    return blocks / factor
 
 
 @stage(name="noise", version=1)

@@ -107,11 +107,12 @@ def convert(
     DataError
         The run is damaged beyond use, has changed since it was opened, or has any fault if `strict`.
     """
-    source = open_source(source_path, shapes=shapes, cache=cache)
     target = Path(target_path)
-    to = _checked_target(source.path, target, to, overwrite)
-    if strict:
-        _refuse(source.path, source.faults)
+    to = _checked_target(Path(source_path), target, to, overwrite)
+    source = open_source(source_path, shapes=shapes, cache=cache)
+    if strict and source.faults:
+        first = source.faults[0].message
+        raise DataError(f"{source.path}: refused for {len(source.faults)} faults, the first one: {first}")
     if to == "midas":
         return _restore(source, target, progress)
     lost: list[Fault] = []
@@ -119,9 +120,7 @@ def convert(
     rows: dict[str, list[Any]] = {camera.name: [] for camera in source.cameras}
     done, total, residue_size = 0, count_frames(source), 0
     with _writer(to, target, source) as writer:
-        for camera, data, block_rows in in_blocks(walk(source, lost)):
-            if strict:
-                _refuse(source.path, tuple(lost))
+        for camera, data, block_rows in in_blocks(walk(source, None if strict else lost)):
             if camera is None:
                 digest.update("residue", data)
                 writer.residue(data)
@@ -133,8 +132,6 @@ def convert(
             done += len(data)
             if progress is not None:
                 progress(done, total)
-        if strict:
-            _refuse(source.path, tuple(lost))
         tables = {name: np.concatenate([np.empty(0, STORED_DTYPE), *blocks]) for name, blocks in rows.items()}
         odb = _settings(source)
         header = Header(
@@ -177,7 +174,7 @@ def verify_copy(path: str | os.PathLike[str], *, progress: Progress | None = Non
         raise InputError(f"{path}: no copy made by 'convert'; only these carry a digest of their content")
     digest = ContentDigest()
     done, total = 0, count_frames(source)
-    for camera, data, _ in in_blocks(walk(source, [])):
+    for camera, data, _ in in_blocks(walk(source, None)):
         digest.update("residue" if camera is None else f"frames/{camera.name}", data)
         done += 0 if camera is None else len(data)
         if progress is not None:
@@ -196,7 +193,7 @@ def _restore(source: Source, target: Path, progress: Progress | None) -> Convers
     digest = ContentDigest()
     done, total = 0, count_frames(source)
     with MidasWriter(target, run=None) as writer:
-        for piece in walk(source, []):
+        for piece in walk(source, None):
             data = memoryview(piece.data).cast("B")
             digest.update("residue" if piece.camera is None else f"frames/{piece.camera.name}", data)
             writer.raw(data)
@@ -243,11 +240,6 @@ def _compare(source: StoredSource, digest: ContentDigest) -> str:
     return found
 
 
-def _refuse(path: Path, faults: tuple[Fault, ...]) -> None:
-    if faults:
-        raise DataError(f"{path}: refused for {len(faults)} faults, the first one: {faults[0].message}")
-
-
 def _checked_target(source: Path, target: Path, to: Target | None, overwrite: bool) -> Target:
     named = suffix_container(target)
     if named is None:
@@ -258,9 +250,13 @@ def _checked_target(source: Path, target: Path, to: Target | None, overwrite: bo
         raise InputError(f"no container '{to}' to convert to{nearest(str(to), _TARGETS.values())}")
     if _TARGETS[named] != to:
         raise InputError(f"{target}: the name says {_TARGETS[named]}, not {to}")
-    if target.exists() and target.samefile(source):
+    if not target.exists():
+        return to
+    if source.exists() and target.samefile(source):
         raise InputError(f"{target}: a run cannot be converted onto itself")
-    if target.exists() and not overwrite:
+    if target.is_dir() != (to == "zarr"):
+        raise InputError(f"{target}: in the place of the copy is a {'folder' if target.is_dir() else 'file'}")
+    if not overwrite:
         raise InputError(f"{target}: exists already")
     return to
 

@@ -174,7 +174,8 @@ def write_hdf5(path: Path) -> Iterator[_Hdf5Writer]:
 def _opened(path: Path) -> Iterator[Any]:
     """Open a file for reading; whatever h5py finds wrong with it becomes a `DataError`."""
     try:
-        with h5py.File(path, "r") as file:
+        # Files appear complete, so no lock is needed; shared disks that know no locks would refuse it.
+        with h5py.File(path, "r", locking=False) as file:
             yield file
     except CygnoError:
         raise

@@ -26,8 +26,17 @@ class Piece:
     row: Any = None
 
 
-def walk(source: Source, lost: list[Fault]) -> Iterator[Piece]:
-    """Everything in a run, frame by frame: in the order of the MIDAS stream if there is (or was) one."""
+def walk(source: Source, lost: list[Fault] | None) -> Iterator[Piece]:
+    """Everything in a run, frame by frame: in the order of the MIDAS stream if there is (or was) one.
+
+    Parameters
+    ----------
+    source : Source
+        The run.
+    lost : list of Fault or None
+        Pictures that cannot be read are noted here and left out; with None the first one raises its `DataError`. In a
+        MIDAS stream and in what was made of one nothing may be left out: there it always does.
+    """
     offsets = stream_offsets(source)
     if offsets is None:
         for camera in source.cameras:

@@ -47,11 +47,6 @@ _METADATA = "zarr.json"
 _DAMAGED = (ValueError, KeyError, TypeError, RuntimeError, EOFError, OSError, zarr.errors.BaseZarrError)
 
 
-def is_zarr(path: Path) -> bool:
-    """Tell whether a path is a Zarr folder of format 3."""
-    return (path / _METADATA).is_file()
-
-
 def open_zarr(path: Path) -> StoredSource:
     """Open a copy of a run.
 

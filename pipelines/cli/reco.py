@@ -11,12 +11,10 @@ from cygnoreco.driver import Progress, reconstruct
 from cygnoreco.errors import DataError, InputError
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
+from cygnoreco.types import Fault
 from pipelines.cli import BAD_DATA, GOOD, INPUT
 from pipelines.cli.console import ERR, OUT, frame_progress, print_facts, print_json, print_table
-
-#: Faults that a table shows of a run; all are in the summary file.
-_SHOWN = 10
-
+from pipelines.cli.raw import print_faults
 
 def reco(
     runs: Sequence[Path],
@@ -53,7 +51,9 @@ def reco(
                         )
                     )  # fmt: skip
             except (InputError, DataError) as error:
-                outcomes.append({"status": "failed", "input": str(path), "error": str(error), "kind": type(error).__name__})
+                outcomes.append(
+                    {"status": "failed", "input": str(path), "error": str(error), "kind": type(error).__name__}
+                )
             bar.remove_task(task)
     if as_json:
         print_json(outcomes)
@@ -93,7 +93,8 @@ def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
             "clusters": outcome["clusters"],
             "vetoed as sparks": len(outcome["vetoed"]) or "none",
             "faults of the file": len(outcome["faults"]) or "none",
-            "wall time": f"{outcome['wall_s']:.1f} s" + (f", {fresh / outcome['wall_s']:.1f} frames/s" if fresh else ""),
+            "wall time": f"{outcome['wall_s']:.1f} s"
+            + (f", {fresh / outcome['wall_s']:.1f} frames/s" if fresh else ""),
             "recipe, key": f"{outcome['recipe']}, {outcome['key']}",
             "ROOT file": outcome["output"],
             "dataset": outcome["dataset"],
@@ -101,11 +102,14 @@ def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
         print_facts(f"run {outcome['run']} {outcome['camera']}", facts)
         seconds = outcome["seconds_by_stage"]
         if seconds and frames:
-            rows = [(name, f"{1e3 * value / frames:.2f}") for name, value in sorted(seconds.items(), key=lambda s: -s[1])]
+            rows = [
+                (name, f"{1e3 * value / frames:.2f}") for name, value in sorted(seconds.items(), key=lambda s: -s[1])
+            ]
             print_table("time by stage", ("stage", "ms a frame "), rows)
         if outcome["faults"]:
             shown = [
-                (fault["kind"], fault["event"], fault["offset"], fault["message"]) for fault in outcome["faults"][:_SHOWN]
+                (fault["kind"], fault["event"], fault["offset"], fault["message"])
+                for fault in outcome["faults"][:_SHOWN]
             ]
             print_table(f"faults ({len(outcome['faults'])})", ("kind", "event ", "byte ", "what"), shown)
         OUT.print()

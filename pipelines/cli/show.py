@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cygnoreco.display.page import show_html
 from numpy.typing import NDArray
 
+from cygnoreco.calib.find import find_pedestal
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.calib.response import load_response
 from cygnoreco.chain import Calibration, calibrate, check_camera, correct, reconstruct_block
 from cygnoreco.dataset import load_tables
 from cygnoreco.display.figure import show_png
-from cygnoreco.display.html import show_html
 from cygnoreco.display.outlines import cells_of_redpix
 from cygnoreco.display.view import EventView
-from cygnoreco.calib.find import find_pedestal
 from cygnoreco.errors import InputError
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
@@ -101,9 +101,7 @@ def event_view(
     return EventView(
         image=correct(frame, calibration, recipe, run.source.container)[0],
         clusters=tables.clusters,
-        cells=cells_of_redpix(
-            tables.redpix, tables.clusters["sc_redpixIdx"], rebin=factor, x_is_column=x_is_column
-        ),
+        cells=cells_of_redpix(tables.redpix, tables.clusters["sc_redpixIdx"], rebin=factor, x_is_column=x_is_column),
         title=f"run {run.number} · event {event} · recipe {recipe.name}",
         rebin=factor,
         x_is_column=x_is_column,

@@ -43,7 +43,14 @@ def compared(shared_data):
             order, offsets = group(points["ddbscan"][:, column].astype(np.int32))
             rows, cols = points["X"][order].T.astype(np.int32)
             pixels = patches(
-                frame, *calibration.maps, rows, cols, cimax=5000, saturated="zero", **recipe["suppress"], **recipe["accept"]
+                frame,
+                *calibration.maps,
+                rows,
+                cols,
+                cimax=5000,
+                saturated="zero",
+                **recipe["suppress"],
+                **recipe["accept"],
             )
             tags = np.zeros(len(offsets) - 1, np.int32)
             table, kept = measure(rows, cols, offsets, *pixels, tags, **recipe["measure"])

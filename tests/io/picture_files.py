@@ -17,12 +17,12 @@ def random_frames(count: int, height: int = 32, width: int = 48, seed: int = 1) 
     return np.random.default_rng(seed).integers(0, 65536, (count, height, width), np.uint16)
 
 
-def write_root_pictures(path: Path, pictures: Mapping[str, NDArray[Any]], dtype: str = "i4") -> Path:
-    """TH2 with content at (x = column, y = row), by uproot's own conversion from NumPy."""
+def write_root_pictures(path: Path, pictures: Mapping[str, NDArray[Any]]) -> Path:
+    """TH2D with content at (x = column, y = row), by uproot's own conversion from NumPy."""
     with uproot.recreate(path) as file:
         for name, frame in pictures.items():
             height, width = frame.shape
-            file[name] = frame.T.astype(dtype), np.arange(width + 1.0), np.arange(height + 1.0)
+            file[name] = frame.T.astype(float), np.arange(width + 1.0), np.arange(height + 1.0)
     return path
 
 

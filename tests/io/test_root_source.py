@@ -13,6 +13,7 @@ import pytest
 import uproot
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from uproot.writing.identify import to_TAxis, to_TH2x
 
 from cygnoreco.errors import CygnoError, DataError, InputError
 from cygnoreco.io.pictures import picture_name, picture_numbers
@@ -52,17 +53,22 @@ def test_the_digest_is_the_hash_of_the_file(sound: Path) -> None:
     assert open_root(sound).digest == hashlib.sha256(sound.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_floating_point_histograms_are_read_exactly(tmp_path: Path, dtype: str) -> None:
-    run = open_root(write_root_pictures(tmp_path / "run.root", {"pic_run1_ev0": FRAMES[0]}, dtype))
-    np.testing.assert_array_equal(run.read("CAM0", 0, 1), FRAMES[:1])
+@pytest.mark.parametrize(("dtype", "kind"), [("i2", "TH2S"), ("i4", "TH2I"), ("f4", "TH2F"), ("f8", "TH2D")])
+def test_histograms_of_every_number_type_are_read_exactly(tmp_path: Path, dtype: str, kind: str) -> None:
+    frame = FRAMES[0] >> 1  # what TH2S can hold
+    with uproot.recreate(tmp_path / "run.root") as file:
+        edges = [to_TAxis(name, "", bins, 0, bins) for name, bins in (("xaxis", 48), ("yaxis", 32))]
+        file["pic_run1_ev0"] = to_TH2x("", "", np.pad(frame.astype(dtype), 1).ravel(), *[0.0] * 8, None, *edges)
+    with uproot.open(tmp_path / "run.root") as file:
+        assert file["pic_run1_ev0"].classname == kind
+    np.testing.assert_array_equal(open_root(tmp_path / "run.root").read("CAM0", 0, 1)[0], frame)
 
 
 @pytest.mark.parametrize("wrong", [-1.0, 65536.0, 0.5, np.nan])
 def test_values_that_are_no_counts_are_refused(tmp_path: Path, wrong: float) -> None:
     frame = FRAMES[0].astype(float)
     frame[3, 5] = wrong
-    run = open_root(write_root_pictures(tmp_path / "run.root", {"pic_run1_ev0": frame}, "f8"))
+    run = open_root(write_root_pictures(tmp_path / "run.root", {"pic_run1_ev0": frame}))
     with pytest.raises(DataError, match=f"holds {wrong}: no whole number"):
         run.read("CAM0", 0, 1)
 

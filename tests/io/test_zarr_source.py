@@ -61,6 +61,7 @@ def test_a_block_is_read_from_its_own_file_alone(copy: Path) -> None:
     np.testing.assert_array_equal(run.read("CAM0", 16, 32), FRAMES[16:32])
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that a fork copies no threads
 def test_it_can_be_read_in_a_forked_process(written: Path) -> None:
     run = open_zarr(written)
     run.read("CAM0", 0, 1)
