@@ -133,6 +133,36 @@ def test_what_is_left_must_be_as_large_as_the_smallest_seed():
     assert at(scene, wider.labels, 210, 100) == 1
 
 
+@pytest.mark.parametrize("seed_first", [True, False])
+@pytest.mark.parametrize("upright", [True, False])
+def test_a_chain_of_pieces_is_followed_to_its_end_in_one_go(upright, seed_first):
+    picture = image((600, 600))
+    # The longest piece is the start; every further one is a step of 20 away, much farther in all than one step.
+    starts = [(20, 220), *((first, first + 20) for first in range(240, 560, 40))]
+    for first, last in starts:
+        first, last = (first, last) if seed_first else (590 - last, 590 - first)
+        strip(picture, *(((first, 50), (last, 50)) if upright else ((50, first), (50, last))))
+    scene = points_of(picture)
+    assert dbscan(*scene).n_clusters == 9
+    result = directional(*scene, max_attempts=0)
+    assert result.n_clusters == 1
+    assert (result.labels == 0).all()
+
+
+def test_a_piece_cut_by_another_track_is_only_what_is_still_connected():
+    picture = image()
+    strip(picture, (200, 20), (200, 185))
+    strip(picture, (200, 217), (200, 380))  # on the same line: the first track, rows 200 to 202
+    strip(picture, (60, 200), (203, 200))  # ends on that line and loses its end to it
+    picture[209:212, 208:212] = 5  # was connected to that end only, and is beside both bands
+    scene = points_of(picture)
+    assert dbscan(*scene).n_clusters == 3
+    labels = directional(*scene).labels
+    assert at(scene, labels, 200, 30) == at(scene, labels, 200, 201) == at(scene, labels, 200, 370) == 0
+    assert at(scene, labels, 100, 201) == 1
+    assert at(scene, labels, 210, 210) == -1
+
+
 def test_tracks_come_first_and_are_tagged():
     picture = image()
     picture[20:35, 20:35] = 5

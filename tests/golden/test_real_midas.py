@@ -47,7 +47,7 @@ def test_a_copy_in_any_compression_is_the_same_run(real_run: Path, tmp_path: Pat
 
 
 def test_its_banks_written_anew_are_the_same_bytes(real_run: Path, tmp_path: Path) -> None:
-    """Our writer's layout is the DAQ's: headers, order, padding."""
+    """Our writer's layout is the DAQ's: headers, order, padding (in which the DAQ leaves what was there before)."""
     events = [event for event in iter_events(real_run) if isinstance(event, Event)]
     for flags in (0x01, 0x11):
         path = tmp_path / f"flags{flags}.mid"
@@ -62,4 +62,12 @@ def test_its_banks_written_anew_are_the_same_bytes(real_run: Path, tmp_path: Pat
                     serial=header.serial,
                     trigger_mask=header.trigger_mask,
                 )
-        assert path.read_bytes() == b"".join(event.raw for event in chosen)
+        assert path.read_bytes() == b"".join(without_padding(event) for event in chosen)
+
+
+def without_padding(event: Event) -> bytes:
+    raw = bytearray(event.raw)
+    for bank in event.banks:
+        end = bank.offset + bank.size
+        raw[end : end + -bank.size % 8] = bytes(-bank.size % 8)
+    return bytes(raw)

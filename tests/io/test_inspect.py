@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from cygnoreco.errors import InputError
 from cygnoreco.io.inspect import EVENT_LINES_HEADER, event_lines, odb_extract, run_info, verify_run
 from cygnoreco.io.midas_writer import MidasWriter
-from tests.io.midas_files import HEIGHT, SHAPES, START, WIDTH, frames, write_run
+from tests.io.midas_files import HEIGHT, SHAPES, START, WIDTH, event_offsets, frames, write_run
 
 FRAME_BYTES = 2 * HEIGHT * WIDTH
 
@@ -51,7 +52,13 @@ def test_a_summary(tmp_path: Path) -> None:
     info = run_info(path, shapes=SHAPES, cache=tmp_path / "cache")
     assert (info.run_number, info.container, info.begin, info.end) == (5001, "midas", START, START + 4)
     assert info.file_size == path.stat().st_size
-    assert [(event.event_id, event.count) for event in info.events] == [(1, 4), (7, 2), (0x8000, 1), (0x8001, 1), (0x8002, 1)]
+    assert [(event.event_id, event.count) for event in info.events] == [
+        (1, 4),
+        (7, 2),
+        (0x8000, 1),
+        (0x8001, 1),
+        (0x8002, 1),
+    ]
     assert [(bank.name, bank.count, bank.smallest, bank.largest) for bank in info.banks] == [
         ("CAM0", 4, FRAME_BYTES, FRAME_BYTES), ("DGH0", 4, 20, 20), ("DIG0", 4, 74, 74), ("TCAM", 2, 8, 8),
     ]  # fmt: skip
@@ -72,8 +79,6 @@ def test_verifying_finds_what_the_cache_does_not_know(tmp_path: Path) -> None:
     data[-6] ^= 0x10  # the checksum in the trailer, the file's time and size kept
     stamp = path.stat().st_mtime_ns
     path.write_bytes(data)
-    import os
-
     os.utime(path, ns=(stamp, stamp))
     found = verify_run(path, shapes=SHAPES, cache=tmp_path / "cache")
     assert [fault.kind for fault in found.faults] == ["trailer"]
@@ -83,7 +88,7 @@ def test_verifying_finds_what_the_cache_does_not_know(tmp_path: Path) -> None:
 
 def test_lost_frames_are_counted(tmp_path: Path) -> None:
     path = write_run(tmp_path / "run05001.mid", frames(4))
-    path.write_bytes(path.read_bytes()[:-3000])
+    path.write_bytes(path.read_bytes()[: event_offsets(path)[5] + 900])
     info = run_info(path, shapes=SHAPES, cache=tmp_path / "cache")
     assert [(camera.frames, camera.written) for camera in info.cameras] == [(3, 4)]
     assert [(fault.kind, fault.frame) for fault in info.faults] == [("truncated", 3), ("no-end-of-run", None)]
