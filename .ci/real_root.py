@@ -82,10 +82,8 @@ with tempfile.TemporaryDirectory() as folder:
     result = reconstruct(
         home / "run00011.mid.gz", pedestal=home / "run00010.mid.gz", recipe=recipe, out=home, response="none"
     )
-    tables = result.tables
-    arrays = {
-        name: table[name] for table in (tables.events, tables.clusters, tables.redpix) for name in table.dtype.names or ()
-    }
+    tables = (result.tables.events, result.tables.clusters, result.tables.redpix)
+    arrays = {name: table[name] for table in tables for name in table.dtype.names or ()}
     np.savez(home / "expected.npz", **arrays)
     environment = Path(os.environ.get("CYGNORECO_ROOT_VENV", home / "root"))
     if not (environment / "bin" / "python").exists():

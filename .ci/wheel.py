@@ -17,7 +17,8 @@ with tempfile.TemporaryDirectory() as folder:
     (wheel,) = home.glob("*.whl")
     python = home / "venv" / "bin" / "python"
     constraints = repository / "constraints.txt"
-    subprocess.run([*uv, "pip", "install", "-q", "--python", str(python), "-c", str(constraints), str(wheel)], check=True)
+    install = [*uv, "pip", "install", "-q", "--python", str(python), "-c", str(constraints), str(wheel)]
+    subprocess.run(install, check=True)
     command = [str(home / "venv" / "bin" / "cygnoreco"), "recipes", "list"]
     done = subprocess.run(command, check=True, cwd=folder, capture_output=True, text=True)
     if "winter23" not in done.stdout:

@@ -1,8 +1,8 @@
 """CPU and memory of one run on one core, everything from the compressed file to the written ROOT file.
 
-A run is made of given frames (a folder of ``img_*.npz`` with key ``image``) or of simulated ones; the work happens in fresh
-processes, so that memory and CPU are those of the work alone. Shown side by side: reading alone, the pedestal, and the
-whole reconstruction.
+A run is made of given frames (a folder of ``img_*.npz`` with key ``image``) or of simulated ones; the work happens in
+fresh processes, so that memory and CPU are those of the work alone. Shown side by side: reading alone, the pedestal, and
+the whole reconstruction.
 
 Example: python bench/end_to_end.py --frames ../shared/data/frames --dark dark-frames/
 """
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,7 @@ def task_reco(pedestal: str, data: str, out: str, block: str) -> dict[str, Any]:
     found = measured(work)
     n = marks[-1][0]
     ends = [0.0, *(second for _, second in marks)]
-    per_block = [
-        (later - earlier) / (count - before)
-        for (before, earlier), (count, later) in zip(marks[:-1], marks[1:], strict=True)
-    ]
+    per_block = [(later - earlier) / (count - before) for (before, earlier), (count, later) in pairwise(marks)]
     fixed = found["cpu_s"] - (ends[-1] - ends[1])  # index, calibration, merging and writing
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {

@@ -1,6 +1,7 @@
 """A reconstruction killed with SIGKILL at random moments and started again ends with the bytes of an undisturbed one.
 
-Kills the whole process group, driver and workers, each time after a random part of the time that an undisturbed run takes.
+Kills the whole process group, driver and workers, each time after a random part of the time that an undisturbed run
+takes.
 
 Example: python bench/kill.py --kills 10
 """

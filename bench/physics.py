@@ -1,8 +1,8 @@
 """Agreement with the experiment's program and with truth, as one table of claims.
 
-``winter23`` is compared with golden results of the experiment's program on 30 images, ``lime`` with the truth of simulated
-spots, both with the same commands that users call. The golden data are not ours to distribute; without them the program says
-so and stops.
+``winter23`` is compared with golden results of the experiment's program on 30 images, ``lime`` with the truth of
+simulated spots, both by the functions that the command line uses. The golden data are not ours to distribute; without
+them the program says so and stops.
 
 Example: python bench/physics.py --golden ../shared/data --generator ../shared/tools/make_frames.py
 """
@@ -156,7 +156,7 @@ def compare_tables(
     row = np.zeros(1, FRAME_DTYPE)
     row["event"] = index
     tables, _ = reconstruct_block(
-        frame[np.newaxis], row, calibration, recipe, container="midas", run=5001, pedestal_run=5000
+        frame[np.newaxis], row, calibration, recipe, origin="midas", run=5001, pedestal_run=5000
     )
     for name in ("cmos_integral", "cmos_mean", "cmos_rms"):
         worst[name] = max(worst[name], relative(tables.events[name][0], image["image_level"][name]))
@@ -203,7 +203,7 @@ def lime_claims(golden: Path, frames: Path) -> Iterator[Claim]:
         truth = json.loads((frames / path.name.replace("img", "truth").replace("npz", "json")).read_text())
         frame = np.load(path)["image"]
         tables, _ = reconstruct_block(
-            frame[np.newaxis], np.zeros(1, FRAME_DTYPE), calibration, recipe, container="midas", run=1, pedestal_run=0
+            frame[np.newaxis], np.zeros(1, FRAME_DTYPE), calibration, recipe, origin="midas", run=1, pedestal_run=0
         )
         clusters = tables.clusters
         if truth["cls"] == "dark":
@@ -231,7 +231,7 @@ def lime_claims(golden: Path, frames: Path) -> Iterator[Claim]:
 
 
 def real_claims(golden: Path) -> Iterator[Claim]:
-    """Published numbers of clusters in real frames."""
+    """Count clusters in real frames whose numbers are published."""
     for name, eps, min_samples, expected in (("data240", 5.8, 30, 11), ("data005", 5.8, 30, 31)):
         points_of = np.load(golden / "real" / "ddbscan" / f"{name}.npy")
         rows, cols, weights, _ = merge_points(points_of[:, 0], points_of[:, 1])

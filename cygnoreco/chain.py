@@ -69,7 +69,7 @@ class Calibration:
         return self.mean, self.rms, self.factor
 
 
-def calibrate(pedestal: Pedestal, response: Response, recipe: Recipe, container: str) -> Calibration:
+def calibrate(pedestal: Pedestal, response: Response, recipe: Recipe, origin: str) -> Calibration:
     """Put pedestal and response together in the orientation of the recipe.
 
     Raises
@@ -81,14 +81,14 @@ def calibrate(pedestal: Pedestal, response: Response, recipe: Recipe, container:
         raise InputError(
             f"the pedestal is for a sensor of {pedestal.mean.shape} pixels, the response for {response.factor.shape}"
         )
-    dark = (orient(each, container, **recipe["orient"]) for each in (pedestal.mean, pedestal.rms))
+    dark = (orient(each, origin, **recipe["orient"]) for each in (pedestal.mean, pedestal.rms))
     mean, rms = map(np.ascontiguousarray, dark)
     cuts = prepare_cuts(mean, rms, **recipe["upper_cut"], **recipe["suppress"], **recipe["accept"])
     return Calibration(mean, rms, response.factor, cuts)  # a response is one of the images, so it is turned already
 
 
 def check_camera(recipe: Recipe, camera: Camera) -> None:
-    """Raise InputError if the recipe does not fit the sensor: the rebin factor, or an acceptance that leaves nothing."""
+    """Raise InputError if the recipe does not fit the sensor: its rebin factor, or an acceptance without a pixel."""
     height, width = camera.shape
     factor = recipe["rebin"]["factor"]
     if height % factor or width % factor:
@@ -102,7 +102,7 @@ def check_camera(recipe: Recipe, camera: Camera) -> None:
 
 
 def correct(
-    frames: Frames, calibration: Calibration, recipe: Recipe, container: str, what: str = "corrected"
+    frames: Frames, calibration: Calibration, recipe: Recipe, origin: str, what: str = "corrected"
 ) -> NDArray[np.float64]:
     """Images at a step of the chain, by the plain stages.
 
@@ -114,8 +114,8 @@ def correct(
         From :func:`calibrate` with the same recipe.
     recipe : Recipe
         Stages and parameters.
-    container : str
-        Container of the run, which decides the orientation in ``winter23``.
+    origin : str
+        Container that the frames first came in, which decides the orientation in ``winter23``.
     what : str
         ``corrected``, ``suppressed`` or ``rebinned``; see :meth:`cygnoreco.raw.Run.corrected`.
 
@@ -124,7 +124,7 @@ def correct(
     ndarray
         (n, H, W) or, for ``rebinned``, (n, H / factor, W / factor) float64, ADU.
     """
-    raw = upper_cut(orient(frames, container, **recipe["orient"]), **recipe["upper_cut"])
+    raw = upper_cut(orient(frames, origin, **recipe["orient"]), **recipe["upper_cut"])
     sub = correct_saturation(subtract(raw, calibration.mean), **recipe["saturation"])
     if what == "corrected":
         return sub * calibration.factor
@@ -142,7 +142,7 @@ def reconstruct_block(
     calibration: Calibration,
     recipe: Recipe,
     *,
-    container: str,
+    origin: str,
     run: int,
     pedestal_run: int,
 ) -> tuple[Tables, dict[str, float]]:
@@ -158,8 +158,8 @@ def reconstruct_block(
         From :func:`calibrate` with the same recipe.
     recipe : Recipe
         Stages and parameters.
-    container : str
-        Container of the run.
+    origin : str
+        As for :func:`correct`.
     run, pedestal_run : int
         Run numbers for the tables.
 
@@ -172,7 +172,7 @@ def reconstruct_block(
     """
     clock = _Clock()
     with clock("orient"):
-        oriented = orient(frames, container, **recipe["orient"])
+        oriented = orient(frames, origin, **recipe["orient"])
     pieces: list[Tables] = []
     vetoed: list[int] = []
     with clock("pedsub"):  # subtraction, suppression, acceptance, median and rebinning in one pass
@@ -255,7 +255,7 @@ def _members(offsets: NDArray[np.int64], kept: NDArray[np.int64]) -> tuple[NDArr
 
 
 def _pixel_parameters(recipe: Recipe) -> dict[str, Any]:
-    """What the fused and the local forms need of the stages before the filters."""
+    """Collect what :func:`patches` needs of the stages before the filters."""
     saturation = recipe["saturation"]
     polynomial = saturation_polynomial(saturation["quadratic"], saturation["onset"], saturation["counts_per_density"])
     return {

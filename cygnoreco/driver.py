@@ -163,7 +163,7 @@ def reconstruct(
         if summary is None:
             done = begin(dataset, document, force=force)
             resumed = sum(receipt.stop - receipt.start for receipt in done)
-            summary = _work(run, recipe, choice, dataset, document, done, camera, client, block, watch)
+            summary = _work(run, recipe, choice, dataset, document, done, camera, client, block, strict, watch)
         return Result(
             tables=load_tables(dataset.result),
             summary=summary,
@@ -202,6 +202,7 @@ def _work(
     camera: str | None,
     client: Client | None,
     block: int,
+    strict: bool,
     watch: Callable[[Progress], None] | None,
 ) -> dict[str, Any]:
     started = time.time()
@@ -221,6 +222,7 @@ def _work(
             )
 
     report()
+    _check_strict(strict, receipts)
     bounds = missing(total, done, block)
     if bounds:
         parts = parts_array(
@@ -232,6 +234,7 @@ def _work(
             folder=str(dataset.parts.resolve()),
         )
         for receipt in _receipts(parts, client):
+            _check_strict(strict, [receipt])
             receipts.append(receipt)
             fresh.append(receipt)
             report()
@@ -245,7 +248,7 @@ def _work(
             "lineage": document,
             "recipe": recipe.name,
             "pedestal_run": choice.pedestal_run,
-            "faults": [asdict(fault) for fault in run.faults],
+            "faults": _faults(run, receipts),
             "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
         },
         summary=_summary(run, recipe, choice, dataset, document, receipts, fresh, started),
@@ -285,8 +288,9 @@ def _summary(
     for receipt in receipts:
         seconds.update(receipt.seconds)
     finished_at = time.time()
+    faults = _faults(run, receipts)
     return {
-        "status": "bad events" if run.faults else "good",
+        "status": "bad events" if faults else "good",
         "run": run.number,
         "camera": document["input"]["camera"],
         "input": str(run.path),
@@ -299,7 +303,7 @@ def _summary(
         "frames": sum(receipt.stop - receipt.start for receipt in receipts),
         "clusters": sum(receipt.counts["clusters"] for receipt in receipts),
         "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
-        "faults": [asdict(fault) for fault in run.faults],
+        "faults": faults,
         "seconds_by_stage": dict(sorted(seconds.items())),
         "started": started,
         "finished": finished_at,
@@ -351,6 +355,17 @@ def _reco_params(recipe: Recipe, camera: Camera) -> dict[str, Any]:
     return found
 
 
+def _check_strict(strict: bool, receipts: list[Receipt]) -> None:
+    for fault in (fault for receipt in receipts for fault in receipt.faults):
+        if strict:
+            raise DataError(fault.message, event=fault.event, offset=fault.offset)
+
+
+def _faults(run: Run, receipts: list[Receipt]) -> list[dict[str, Any]]:
+    """Everything wrong with the file, whether it showed at opening or at reading."""
+    return [asdict(fault) for fault in (*run.faults, *(fault for receipt in receipts for fault in receipt.faults))]
+
+
 def _begin_of(run: Run, camera: str | None) -> int:
     table = run.table(camera)
     return int(table["timestamp"][0]) if len(table) else 0
@@ -358,7 +373,7 @@ def _begin_of(run: Run, camera: str | None) -> int:
 
 @contextmanager
 def _folder(out: str | Path | None) -> Iterator[Path]:
-    """The user's output folder, or a temporary one that is gone at the end."""
+    """Make the user's output folder, or a temporary one that is gone at the end."""
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
         yield Path(out)

@@ -1,4 +1,4 @@
-"""From a run to Dask arrays: frames, corrected images, and parts; a block is one chunk and one fused task.
+"""From a run to Dask arrays: frames, corrected images, and parts; a block is one chunk and one task.
 
 Pixels never travel: a task holds the name of a file and a range of frames, reads the block where it runs, and gives
 back tables. Files and calibration are opened once a process and found again by content.
@@ -7,6 +7,7 @@ back tables. Files and calibration are opened once a process and found again by 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask.base import tokenize
 from numpy.typing import NDArray
 
 from cygnoreco.calib.find import cache_folder, find_pedestal
@@ -27,7 +29,7 @@ from cygnoreco.io.parts import write_part
 from cygnoreco.io.source import Source
 from cygnoreco.lineage import canonical_json
 from cygnoreco.recipe import Recipe
-from cygnoreco.types import Camera, Frames
+from cygnoreco.types import Camera, Fault, Frames
 
 Bounds = Sequence[tuple[int, int]]
 
@@ -131,7 +133,7 @@ def frames_array(ref: RunRef, bounds: Bounds) -> da.Array:
         chunks=(tuple(stop - start for start, stop in bounds), (ref.camera.height,), (ref.camera.width,)),
         dtype=np.uint16,
         meta=np.empty((0, 0, 0), np.uint16),
-        name=f"frames-{da.core.tokenize(ref, tuple(bounds))}",
+        name=f"frames-{tokenize(ref, tuple(bounds))}",
         ref=ref,
         bounds=tuple(bounds),
     )
@@ -155,18 +157,16 @@ def corrected_array(ref: RunRef, bounds: Bounds, calibration: CalibrationRef, wh
 def parts_array(
     ref: RunRef, bounds: Bounds, calibration: CalibrationRef, *, run: int, pedestal_run: int, folder: str
 ) -> da.Array:
-    """Committed parts as a lazy array of :class:`~cygnoreco.io.parts.Receipt`, one chunk a block.
+    """Parts of a run as a lazy array of their receipts (:class:`~cygnoreco.io.parts.Receipt`), one chunk a block.
 
-    Dask fuses reading and reconstruction of a block to one task, so that a graph has as many tasks as blocks.
+    Reading and reconstruction of a block are one task, so that a graph has as many tasks as blocks.
     """
-    frames = frames_array(ref, bounds)
-    return frames.map_blocks(
+    return da.map_blocks(
         _commit,
         chunks=((1,) * len(bounds),),
-        drop_axis=[1, 2],
         dtype=object,
         meta=np.empty(0, object),
-        name=f"part-{calibration.key}-{da.core.tokenize(ref, tuple(bounds), folder)}",
+        name=f"part-{tokenize(calibration.key, ref, tuple(bounds), folder)}",
         ref=ref,
         bounds=tuple(bounds),
         calibration=calibration,
@@ -178,19 +178,15 @@ def parts_array(
 
 def _load(ref: RunRef, bounds: Bounds, block_id: tuple[int, ...] | None = None) -> Frames:
     assert block_id is not None
-    start, stop = bounds[block_id[0]]
-    source, lock = _open(ref)
-    with lock:  # a compressed stream has one position
-        return source.read(ref.camera.name, start, stop)
+    return _open(ref).read(ref.camera.name, *bounds[block_id[0]])
 
 
 def _correct(frames: Frames, ref: RunRef, calibration: CalibrationRef, what: str) -> NDArray[np.float64]:
-    source, _ = _open(ref)
-    return correct(frames, _calibrate(ref, calibration), calibration.recipe, source.container, what)
+    source = _open(ref)
+    return correct(frames, _calibrate(ref, calibration), calibration.recipe, source.origin, what)
 
 
 def _commit(
-    frames: Frames,
     ref: RunRef,
     bounds: Bounds,
     calibration: CalibrationRef,
@@ -201,19 +197,66 @@ def _commit(
 ) -> NDArray[Any]:
     assert block_id is not None
     start, stop = bounds[block_id[0]]
-    source, _ = _open(ref)
+    source = _open(ref)
+    begin = time.perf_counter()
+    frames, rows, faults = read_frames(source, ref.camera.name, start, stop)
+    read_s = time.perf_counter() - begin
     tables, seconds = reconstruct_block(
         frames,
-        source.table(ref.camera.name)[start:stop],
+        rows,
         _calibrate(ref, calibration),
         calibration.recipe,
-        container=source.container,
+        origin=source.origin,
         run=run,
         pedestal_run=pedestal_run,
     )
     receipts = np.empty(1, object)
-    receipts[0] = write_part(Path(folder), start, stop, tables, seconds, frames.nbytes)
+    receipts[0] = write_part(
+        Path(folder), start, stop, tables, seconds={"read": read_s, **seconds}, size=frames.nbytes, faults=faults
+    )
     return receipts
+
+
+def read_frames(source: Source, camera: str, start: int, stop: int) -> tuple[Frames, NDArray[Any], tuple[Fault, ...]]:
+    """Read a block and leave out the frames that cannot be read.
+
+    What is wrong with a file is mostly found when it is opened, but some damage shows only when pixels are inflated.
+
+    Parameters
+    ----------
+    source : Source
+        The run.
+    camera : str
+        Bank name.
+    start, stop : int
+        Frames of the block.
+
+    Returns
+    -------
+    frames : ndarray
+        (n, H, W) uint16, n at most ``stop - start``.
+    rows : ndarray
+        (n,) ``FRAME_DTYPE``, their rows of the frame table.
+    faults : tuple of Fault
+        One a frame left out.
+    """
+    rows = source.table(camera)[start:stop]
+    try:
+        return source.read(camera, start, stop), rows, ()
+    except DataError:
+        pass  # one of the frames, or several: each is tried by itself
+    frames: list[Frames] = []
+    kept: list[int] = []
+    faults: list[Fault] = []
+    for place in range(start, stop):
+        try:
+            frames.append(source.read(camera, place, place + 1))
+            kept.append(place - start)
+        except DataError as error:
+            event = int(rows["event"][place - start])
+            faults.append(Fault("unreadable", str(error), event=error.event, offset=error.offset, frame=event))
+    shape = next(each.shape for each in source.cameras if each.name == camera)
+    return np.concatenate([np.empty((0, *shape), np.uint16), *frames]), rows[kept], tuple(faults)
 
 
 def _once(size: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -233,11 +276,11 @@ def _once(size: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 @_once(4)
-def _open(ref: RunRef) -> tuple[Source, threading.Lock]:
+def _open(ref: RunRef) -> Source:
     source = open_source(Path(ref.path), shapes=dict(ref.shapes), cache=Path(ref.cache) if ref.cache else None)
     if source.digest != ref.digest:
         raise DataError(f"'{ref.path}' is not the file it was: SHA-256 {source.digest[:12]}, was {ref.digest[:12]}")
-    return source, threading.Lock()
+    return source
 
 
 @_once(2)
@@ -250,4 +293,4 @@ def _calibrate(ref: RunRef, calibration: CalibrationRef) -> Calibration:
     ):
         if found != expected:
             raise DataError(f"the {what} is not what it was: SHA-256 {found[:12]}, was {expected[:12]}")
-    return calibrate(pedestal, response, calibration.recipe, _open(ref)[0].container)
+    return calibrate(pedestal, response, calibration.recipe, _open(ref).origin)

@@ -56,7 +56,7 @@ def key_of(document: Mapping[str, Any]) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "") -> list[str]:
-    """Say in words what differs between two lineages, one line a leaf: ``recipe.stages.suppress.nsigma: 0.6 -> 0.8``."""
+    """Say in words what differs between two lineages, a line a leaf (``recipe.stages.suppress.nsigma: 0.6 -> 0.8``)."""
     lines: list[str] = []
     for key in sorted({*old, *new}):
         here, there = old.get(key), new.get(key)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,6 +175,7 @@ class Pedestal:
             file["pedmapsigma"] = _th2d("pedmapsigma", rms)
             file["pedmean"] = np.histogram(mean, bins=500, range=(97, 103))
             file["pedrms"] = np.histogram(rms, bins=1000, range=(0, 10))
+            file["orientation"] = orientation  # the experiment's program ignores it; our reader need not be told
 
     @classmethod
     def load(
@@ -196,7 +197,8 @@ class Pedestal:
         camera : str
             Bank name, for ROOT files, which do not say.
         orientation : {'sensor', 'd03a058'}
-            Who wrote the ROOT file. Nothing in it tells: the experiment's program of March 2024 (``d03a058``) wrote
+            Who wrote the ROOT file, unless it says so itself, as ours do. Nothing in others tells: the experiment's
+            program of March 2024 (``d03a058``) wrote
             maps with the columns mirrored, later ones and ours do not. A wrong choice shows as a few hundred warm
             pixels per frame, at the mirrored places of those of the pedestal.
 
@@ -238,6 +240,8 @@ def _load_root(path: Path, camera: str, orientation: Orientation) -> Pedestal:
             rms = np.ascontiguousarray(pedmap.errors().T)
         else:
             raise InputError(f"'{path}': 'pedmap' has no errors and there is no 'pedmapsigma', so no noise is known")
+        if "orientation" in file:
+            orientation = cast("Orientation", str(file["orientation"]))
     run = re.match(r"pedmap_run(\d+)", path.name)
     return Pedestal(_turn(mean, orientation), _turn(rms, orientation), run=int(run[1]) if run else -1, camera=camera)
 

@@ -43,7 +43,7 @@ def straightness(
     min_points : int
         Clusters of at most so many points are not tested: their straightness is 0.
     enough : float
-        Straightness that makes the second try needless.
+        Straightness that makes the second try needless; below it the second try alone counts.
 
     Returns
     -------

@@ -103,6 +103,7 @@ class MidasSource:
     _shapes: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
     _cache: Path | None = field(default=None, repr=False)
     container: str = "midas"
+    origin: str = "midas"
     _stream: InflatedStream | None = field(default=None, repr=False)
     _stream_process: int = field(default=0, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)

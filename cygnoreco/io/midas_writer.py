@@ -6,6 +6,7 @@ The same calls give the same bytes: nothing of the clock or of the machine goes 
 from __future__ import annotations
 
 import bz2
+import contextlib
 import os
 import zlib
 from collections import Counter
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from cygnoreco.errors import InputError, nearest
+from cygnoreco.io.atomic import atomic_write
 from cygnoreco.io.midas import (
     BANK_HEADERS,
     BANK_LIST_HEADER,
@@ -93,30 +95,28 @@ class MidasWriter:
         self._serials: Counter[int] = Counter()
         self._ended = False
         self._file: BinaryIO | None = None
-        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> MidasWriter:
-        self._file = self._part.open("wb")
-        if self._run is not None:
-            self._internal(BEGIN_OF_RUN, MIDAS_MAGIC, self._run, dump_odb(self._odb), self._timestamp)
+        with contextlib.ExitStack() as stack:
+            partial = stack.enter_context(atomic_write(self.path))
+            self._file = stack.enter_context(partial.open("wb"))
+            stack.push(self._conclude)
+            if self._run is not None:
+                self._internal(BEGIN_OF_RUN, MIDAS_MAGIC, self._run, dump_odb(self._odb), self._timestamp)
+            self._closing = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._file is not None
-        try:
-            if kind is None:
-                self.end()
-                self._file.write(self._compressor.flush())
-                self._file.flush()
-                os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
-            if kind is not None:
-                self._part.unlink(missing_ok=True)
-        if kind is None:
-            self._part.replace(self.path)
+        self._closing.__exit__(kind, error, trace)
+        self._file = None
+
+    def _conclude(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._file is not None:
+            self.end()
+            self._file.write(self._compressor.flush())
 
     def event(
         self,

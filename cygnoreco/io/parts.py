@@ -6,7 +6,7 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from cygnoreco.io.atomic import atomic_write
 from cygnoreco.tables import Tables
+from cygnoreco.types import Fault
 
 _NAME = re.compile(r"frames-(\d{6})-(\d{6})\.part\.npz")
 
@@ -33,7 +34,9 @@ class Receipt:
     counts : mapping
         ``events``, ``clusters``, ``redpix``, ``bytes`` (raw pixels read).
     vetoed : tuple of int
-        Frames without an entry.
+        Frames that the spark veto left without an entry.
+    faults : tuple of Fault
+        Frames that could not be read.
     """
 
     start: int
@@ -42,6 +45,7 @@ class Receipt:
     seconds: Mapping[str, float]
     counts: Mapping[str, int]
     vetoed: tuple[int, ...] = ()
+    faults: tuple[Fault, ...] = ()
 
 
 def part_path(folder: Path, start: int, stop: int) -> Path:
@@ -49,7 +53,16 @@ def part_path(folder: Path, start: int, stop: int) -> Path:
     return folder / f"frames-{start:06d}-{stop:06d}.part.npz"
 
 
-def write_part(folder: Path, start: int, stop: int, tables: Tables, seconds: Mapping[str, float], size: int) -> Receipt:
+def write_part(
+    folder: Path,
+    start: int,
+    stop: int,
+    tables: Tables,
+    *,
+    seconds: Mapping[str, float],
+    size: int,
+    faults: tuple[Fault, ...] = (),
+) -> Receipt:
     """Commit a part: write it under a temporary name, flush it to the disk, rename it.
 
     Parameters
@@ -64,15 +77,21 @@ def write_part(folder: Path, start: int, stop: int, tables: Tables, seconds: Map
         Wall seconds by stage.
     size : int
         Bytes of raw pixels that were read.
+    faults : tuple of Fault
+        Frames of the block that could not be read.
     """
     path = part_path(folder, start, stop)
-    counts = {
-        "events": len(tables.events),
-        "clusters": len(tables.clusters),
-        "redpix": len(tables.redpix),
-        "bytes": size,
+    note = {
+        "seconds": dict(seconds),
+        "counts": {
+            "events": len(tables.events),
+            "clusters": len(tables.clusters),
+            "redpix": len(tables.redpix),
+            "bytes": size,
+        },
+        "vetoed": tables.vetoed,
+        "faults": [asdict(fault) for fault in faults],
     }
-    note = {"seconds": dict(seconds), "counts": counts, "vetoed": tables.vetoed}
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
@@ -92,7 +111,7 @@ def read_part(path: Path) -> Tables:
 
 
 def committed_parts(folder: Path) -> list[Receipt]:
-    """Sound parts in a folder, by falling length and rising start, none overlapping another.
+    """Find the sound parts in a folder: in order, none overlapping another.
 
     A part whose checksum is wrong is deleted, so that its block is done again. Parts may overlap when two passes
     used different blocks: the longer one is kept.
@@ -120,4 +139,12 @@ def committed_parts(folder: Path) -> list[Receipt]:
 
 
 def _receipt(path: Path, start: int, stop: int, note: Mapping[str, Any]) -> Receipt:
-    return Receipt(start, stop, str(path), note["seconds"], note["counts"], tuple(note["vetoed"]))
+    return Receipt(
+        start,
+        stop,
+        str(path),
+        note["seconds"],
+        note["counts"],
+        tuple(note["vetoed"]),
+        tuple(Fault(**fault) for fault in note["faults"]),
+    )

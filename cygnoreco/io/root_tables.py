@@ -99,12 +99,13 @@ def read_root(path: Path) -> Tables:
         raise InputError(f"'{path}' cannot be read as a ROOT file: {error}") from None
     with file:
         if "Events" not in file:
-            raise InputError(f"no tree 'Events' in '{path}'; it holds: {', '.join(file.keys(cycle=False)) or 'nothing'}")
+            there = ", ".join(file.keys(cycle=False)) or "nothing"
+            raise InputError(f"no tree 'Events' in '{path}'; it holds: {there}")
         tree = file["Events"]
-        there = set(tree.keys())
+        columns_there = set(tree.keys())
 
         def table(dtype: np.dtype[Any], counter: str | None) -> Any:
-            names = [name for name in dtype.names or () if name in there]
+            names = [name for name in dtype.names or () if name in columns_there]
             columns = tree.arrays(names)
             flat = {name: ak.to_numpy(ak.flatten(columns[name]) if counter else columns[name]) for name in names}
             out = np.zeros(len(next(iter(flat.values()))) if flat else 0, dtype)
@@ -167,7 +168,7 @@ def _reproducible(time: int) -> Iterator[None]:
     moment = datetime.datetime.fromtimestamp(max(time, 788918400), datetime.UTC)  # ROOT's dates begin with 1995
     code = uproot._util.datetime_to_code(moment)
     with (
-        mock.patch.object(uproot._util, "datetime_to_code", lambda _: code),
+        mock.patch.object(uproot._util, "datetime_to_code", return_value=code),
         mock.patch.object(uproot.writing._cascadetree, "Tree", _Tree),
     ):
         yield

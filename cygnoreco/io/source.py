@@ -22,6 +22,8 @@ class Source(Protocol):
         The file, or the folder of a Zarr store.
     container : str
         ``midas``, ``root``, ``hdf5`` or ``zarr``.
+    origin : str
+        Container that the frames first came in: that of the original for a copy of ours, else ``container``.
     run_number : int
         From the file, or else from its name; 0 if neither says.
     cameras : tuple of Camera
@@ -36,6 +38,8 @@ class Source(Protocol):
     def path(self) -> Path: ...  # noqa: D102
     @property
     def container(self) -> str: ...  # noqa: D102
+    @property
+    def origin(self) -> str: ...  # noqa: D102
     @property
     def run_number(self) -> int: ...  # noqa: D102
     @property

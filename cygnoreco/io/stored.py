@@ -146,6 +146,11 @@ class StoredSource:
     read_residue: Callable[[Path, int, int], bytes] | None = field(default=None, repr=False)
     read_odb: Callable[[Path], bytes] | None = field(default=None, repr=False)
 
+    @property
+    def origin(self) -> str:
+        """Container that the frames first came in."""
+        return self.header.origin_container if self.header else self.container
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the file, computed when first asked for; of the content, for a Zarr folder."""

@@ -82,9 +82,7 @@ def convert(path: Path, to: str, out: Path | None, strict: bool, quiet: bool) ->
     return BAD_DATA if made.faults else GOOD
 
 
-def pedestal(
-    path: Path, out: Path, camera: str | None, max_frames: int | None, as_json: bool, quiet: bool
-) -> int:
+def pedestal(path: Path, out: Path, camera: str | None, max_frames: int | None, as_json: bool, quiet: bool) -> int:
     """Make a pedestal and write it in our format and the experiment's."""
     run = open_run(path)
     sensor = run.camera(camera)

@@ -11,10 +11,9 @@ from cygnoreco.driver import Progress, reconstruct
 from cygnoreco.errors import DataError, InputError
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
-from cygnoreco.types import Fault
 from pipelines.cli import BAD_DATA, GOOD, INPUT
 from pipelines.cli.console import ERR, OUT, frame_progress, print_facts, print_json, print_table
-from pipelines.cli.raw import print_faults
+
 
 def reco(
     runs: Sequence[Path],
@@ -107,11 +106,7 @@ def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
             ]
             print_table("time by stage", ("stage", "ms a frame "), rows)
         if outcome["faults"]:
-            shown = [
-                (fault["kind"], fault["event"], fault["offset"], fault["message"])
-                for fault in outcome["faults"][:_SHOWN]
-            ]
-            print_table(f"faults ({len(outcome['faults'])})", ("kind", "event ", "byte ", "what"), shown)
+            print_faults(tuple(Fault(**fault) for fault in outcome["faults"]))
         OUT.print()
     if len(outcomes) > 1:
         rows = [

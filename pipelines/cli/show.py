@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cygnoreco.display.page import show_html
 from numpy.typing import NDArray
 
 from cygnoreco.calib.find import find_pedestal
@@ -16,6 +15,7 @@ from cygnoreco.chain import Calibration, calibrate, check_camera, correct, recon
 from cygnoreco.dataset import load_tables
 from cygnoreco.display.figure import show_png
 from cygnoreco.display.outlines import cells_of_redpix
+from cygnoreco.display.page import show_html
 from cygnoreco.display.view import EventView
 from cygnoreco.errors import InputError
 from cygnoreco.raw import Run, open_run
@@ -94,12 +94,12 @@ def event_view(
         find_pedestal(pedestal, run.number, sensor),
         load_response(response or recipe.vignetting, sensor.shape, **recipe["response"]),
         recipe,
-        run.source.container,
+        run.source.origin,
     )
     tables = _event_of(stored, event) if stored else _found_now(run, frame, event, calibration, recipe, camera)
     factor, x_is_column = recipe["rebin"]["factor"], recipe["measure"]["axes"] == "xy"
     return EventView(
-        image=correct(frame, calibration, recipe, run.source.container)[0],
+        image=correct(frame, calibration, recipe, run.source.origin)[0],
         clusters=tables.clusters,
         cells=cells_of_redpix(tables.redpix, tables.clusters["sc_redpixIdx"], rebin=factor, x_is_column=x_is_column),
         title=f"run {run.number} · event {event} · recipe {recipe.name}",
@@ -119,7 +119,7 @@ def _found_now(
         table[table["event"] == event],
         calibration,
         every_pixel,
-        container=run.source.container,
+        origin=run.source.origin,
         run=run.number,
         pedestal_run=-1,
     )

@@ -22,16 +22,16 @@ from cygnoreco.image.orient import orient
 from cygnoreco.stage import stage_of
 
 
-@pytest.mark.parametrize("container", ["midas", "zarr", "root", "hdf5"])
-def test_default_orientation_is_that_of_the_sensor(container):
+@pytest.mark.parametrize("origin", ["midas", "zarr", "root", "hdf5"])
+def test_default_orientation_is_that_of_the_sensor(origin):
     frames = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
-    assert np.array_equal(orient(frames, container), frames)
+    assert np.array_equal(orient(frames, origin), frames)
 
 
-@pytest.mark.parametrize(("container", "mirrored"), [("midas", True), ("zarr", True), ("root", False), ("hdf5", False)])
-def test_d03a058_mirrors_the_columns_of_raw_frames_only(container, mirrored):
+@pytest.mark.parametrize(("origin", "mirrored"), [("midas", True), ("zarr", False), ("root", False), ("hdf5", False)])
+def test_d03a058_mirrors_the_columns_of_raw_frames_only(origin, mirrored):
     frames = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
-    image = orient(frames, container, orientation="d03a058")
+    image = orient(frames, origin, orientation="d03a058")
     assert image[1, 2, 0] == (frames[1, 2, 3] if mirrored else frames[1, 2, 0])
     assert image.flags.c_contiguous
     # The experiment's own words for it: a turn by 90 degrees, then a transposition.

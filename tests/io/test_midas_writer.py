@@ -62,11 +62,22 @@ def test_serials_times_and_ends(tmp_path: Path) -> None:
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "run00001.mid.gz"
     path.write_bytes(b"older")
-    with pytest.raises(KeyboardInterrupt), MidasWriter(path, run=1) as writer:
-        writer.event(1, {})
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with MidasWriter(path, run=1) as writer:
+            writer.event(1, {})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"older"
+
+
+def test_settings_that_cannot_be_written_leave_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="an ODB value is"), MidasWriter(tmp_path / "a.mid", run=1, odb={"x": None}):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_values_of_every_kind(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import awkward as ak
@@ -19,7 +20,7 @@ from cygnoreco.io.parts import committed_parts, part_path, read_part, write_part
 from cygnoreco.io.root_tables import baskets, read_root, write_root
 from cygnoreco.io.zarr_tables import read_zarr, write_zarr
 from cygnoreco.tables import Tables, concatenate, empty_tables
-from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE
+from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, Fault
 from tests.tables import random_tables, same
 
 
@@ -34,7 +35,8 @@ def test_root_file_has_the_official_shape(tmp_path: Path) -> None:
     tables = random_tables(130)
     with uproot.open(write(tmp_path / "reco.root", [tables])) as file:
         tree = file["Events"]
-        assert set(tree.keys()) == {*(EVENT_DTYPE.names or ()), *(CLUSTER_DTYPE.names or ()), *(REDPIX_DTYPE.names or ())}
+        names = [name for dtype in (EVENT_DTYPE, CLUSTER_DTYPE, REDPIX_DTYPE) for name in dtype.names or ()]
+        assert set(tree.keys()) == set(names)
         for counter, counted in (("nSc", "sc_size"), ("nRedpix", "redpix_iz")):
             leaf = tree[counter].member("fLeaves")[0]
             assert leaf.classname == "TLeafI"
@@ -82,7 +84,7 @@ def test_reading_what_is_no_result(tmp_path: Path) -> None:
     other = tmp_path / "other.root"
     with uproot.recreate(other) as file:
         file["note"] = "nothing"
-    with pytest.raises(InputError, match="no tree 'Events' in .*other.root'; it holds: note"):
+    with pytest.raises(InputError, match=r"no tree 'Events' in .*other.root'; it holds: note"):
         read_root(other)
     text = tmp_path / "text.root"
     text.write_text("no ROOT file at all, but long enough to look at the first bytes of it")
@@ -98,7 +100,7 @@ def test_reading_what_is_no_result(tmp_path: Path) -> None:
 def test_baskets_regroup_without_loss(lengths: list[int], size: int) -> None:
     tables = random_tables(sum(lengths))
     edges = np.concatenate(([0], np.cumsum(lengths, dtype=int)))
-    pieces = [tables.rows(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    pieces = [tables.rows(int(a), int(b)) for a, b in pairwise(edges)]
     found = list(baskets(pieces, size))
     assert [len(each) for each in found[:-1]] == [size] * (len(found) - 1)
     assert same(concatenate(found), tables)
@@ -132,8 +134,9 @@ def test_awkward_nests_clusters_and_pixels() -> None:
 def test_a_part_gives_back_its_tables(tmp_path: Path) -> None:
     tables = random_tables(8)
     tables = Tables(tables.events, tables.clusters, tables.redpix, vetoed=(3,))
-    receipt = write_part(tmp_path, 16, 24, tables, {"pedsub": 0.5}, size=1000)
-    assert (receipt.start, receipt.stop, receipt.vetoed) == (16, 24, (3,))
+    fault = Fault("unreadable", "bad checksum", event=5, offset=10, frame=4)
+    receipt = write_part(tmp_path, 16, 24, tables, seconds={"pedsub": 0.5}, size=1000, faults=(fault,))
+    assert (receipt.start, receipt.stop, receipt.vetoed, receipt.faults) == (16, 24, (3,), (fault,))
     assert receipt.counts["clusters"] == len(tables.clusters)
     again = read_part(Path(receipt.path))
     assert same(again, tables)
@@ -142,8 +145,8 @@ def test_a_part_gives_back_its_tables(tmp_path: Path) -> None:
 
 
 def test_a_damaged_part_does_not_count_and_is_removed(tmp_path: Path) -> None:
-    good = write_part(tmp_path, 0, 8, random_tables(8), {}, 0)
-    write_part(tmp_path, 8, 16, random_tables(8), {}, 0)
+    good = write_part(tmp_path, 0, 8, random_tables(8), seconds={}, size=0)
+    write_part(tmp_path, 8, 16, random_tables(8), seconds={}, size=0)
     damaged = part_path(tmp_path, 8, 16)
     content = bytearray(damaged.read_bytes())
     content[400] ^= 1
@@ -156,8 +159,8 @@ def test_a_damaged_part_does_not_count_and_is_removed(tmp_path: Path) -> None:
 
 
 def test_of_overlapping_parts_the_longer_is_kept(tmp_path: Path) -> None:
-    short = write_part(tmp_path, 0, 4, random_tables(4), {}, 0)
-    long = write_part(tmp_path, 0, 8, random_tables(8), {}, 0)
-    last = write_part(tmp_path, 8, 9, random_tables(1), {}, 0)
+    short = write_part(tmp_path, 0, 4, random_tables(4), seconds={}, size=0)
+    long = write_part(tmp_path, 0, 8, random_tables(8), seconds={}, size=0)
+    last = write_part(tmp_path, 8, 9, random_tables(1), seconds={}, size=0)
     assert short not in committed_parts(tmp_path)
     assert committed_parts(tmp_path) == [long, last]

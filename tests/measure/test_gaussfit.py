@@ -1,4 +1,4 @@
-"""The Gaussian fit: against truth, against another minimiser, inside its limits, and on profiles that are no profiles."""
+"""The Gaussian fit: against truth and another minimiser, inside its limits, and on profiles that are no profiles."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_pulls_of_many_fits_are_normal():
 
 
 def test_mean_stays_within_its_limits():
-    """A peak with a far tail: the best mean lies beyond a tenth of the RMS from the profile's mean, and is held there."""
+    """A peak on a pedestal: the best mean lies beyond a tenth of the RMS from the profile's mean, and is held there."""
     x = np.arange(60) + 0.5
     y = gauss(x, 1000, 15, 3) + 40
     errors = np.full(60, 5.0)
@@ -110,7 +110,7 @@ def test_nothing_to_fit():
     assert fit([1, 2], [3, 3], [0, 0]) == nothing
 
 
-@pytest.mark.parametrize("contents", [[7.0], [4.0, 9.0], [0.0, 5.0]])
+@pytest.mark.parametrize("contents", [[7.0], [4.0, 9.0]])
 def test_fewer_bins_than_parameters(contents):
     """The curve goes through the points, some parameters stay open, and the status says so."""
     x = np.arange(len(contents)) + 0.5
