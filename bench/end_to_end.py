@@ -1,8 +1,8 @@
 """CPU and memory of one run on one core, everything from the compressed file to the written ROOT file.
 
 A run is made of given frames (a folder of ``img_*.npz`` with key ``image``) or of simulated ones; the work happens in
-fresh processes, so that memory and CPU are those of the work alone. Shown side by side: reading alone, the pedestal, and
-the whole reconstruction.
+fresh processes, so that memory and CPU are those of the work alone. Shown side by side: reading alone, the pedestal,
+and the whole reconstruction.
 
 Example: python bench/end_to_end.py --frames ../shared/data/frames --dark dark-frames/
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.calib.response import Response
 from cygnoreco.cluster.directional import directional
 from cygnoreco.cluster.idbscan import idbscan
-from cygnoreco.cluster.lattice import dbscan, group
+from cygnoreco.cluster.lattice import Clustering, dbscan, group
 from cygnoreco.errors import InputError
 from cygnoreco.image.correct import (
     accept,
@@ -41,7 +41,7 @@ from cygnoreco.recipe import Recipe
 from cygnoreco.tables import CUT_SHORT, SATURATED, SPARK, Tables, concatenate, event_table, offsets_of
 from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, Camera, Frames
 
-_CLUSTERINGS = {"dbscan": dbscan, "idbscan": idbscan, "directional": directional}
+_CLUSTERINGS: dict[str, Callable[..., Clustering]] = {"dbscan": dbscan, "idbscan": idbscan, "directional": directional}
 
 
 @dataclass(frozen=True)

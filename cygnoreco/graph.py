@@ -143,8 +143,9 @@ def corrected_array(ref: RunRef, bounds: Bounds, calibration: CalibrationRef, wh
     """Corrected images as a lazy array; ``what`` as for :func:`cygnoreco.chain.correct`."""
     frames = frames_array(ref, bounds)
     factor = calibration.recipe["rebin"]["factor"] if what == "rebinned" else 1
-    return frames.map_blocks(
+    return da.map_blocks(
         _correct,
+        frames,
         chunks=(frames.chunks[0], (ref.camera.height // factor,), (ref.camera.width // factor,)),
         dtype=np.float64,
         meta=np.empty((0, 0, 0)),

@@ -101,9 +101,9 @@ def stage(*, name: str, version: int) -> Callable[[F], F]:
     return declare
 
 
-def stage_of(function: Callable[..., Any]) -> Stage:
+def stage_of(function: Any) -> Stage:
     """Return the description attached by :func:`stage`."""
-    return typing.cast("Stage", function.__stage__)  # type: ignore[attr-defined]
+    return typing.cast("Stage", function.__stage__)
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, Parameter]:

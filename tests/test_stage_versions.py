@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import inspect
 import json
-import sys
 import textwrap
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import cygnoreco
 from cygnoreco import chain
 from cygnoreco.recipe import STAGES
 
@@ -35,7 +38,7 @@ def fingerprint(functions: tuple[Callable[..., Any], ...], stop: frozenset[Calla
     waiting = list(functions)
     while waiting:
         function = waiting.pop()
-        name = f"{function.__module__}.{function.__qualname__}"
+        name = function.__qualname__
         if name in seen:
             continue
         seen[name] = _normal_source(function)
@@ -107,31 +110,30 @@ def test_changed_stages_have_new_versions() -> None:
     }, "run: python -m tests.test_stage_versions"
 
 
-def test_the_fingerprint_sees_through_kernels_and_constants() -> None:
-    module = types.ModuleType("cygnoreco.toy")
-    sys.modules["cygnoreco.toy"] = module
-    stop: frozenset[Callable[..., Any]] = frozenset()
-    source = "LIMIT = {limit}\ndef kernel(x):\n    return x {sign} LIMIT\ndef stage(x):\n    '''{text}'''\n    return kernel(x)\n"
+TOY = """
+LIMIT = {limit}
 
-    def of(**changes: object) -> str:
-        text = source.format(**{"limit": 5, "sign": "+", "text": "Words.", **changes})
-        path = Path(module.__dict__.setdefault("folder", "."))
-        del path
-        namespace: dict[str, Any] = {"__name__": "cygnoreco.toy"}
-        import linecache
 
-        name = f"<{hashlib.sha256(text.encode()).hexdigest()}>"
-        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
-        compiled = compile(text, name, "exec")
-        exec(compiled, namespace)
-        return fingerprint((namespace["stage"],), stop)
+def kernel(x):
+    return x {sign} LIMIT
 
-    try:
-        assert of() == of(text="Other words.")
-        assert of() != of(sign="-")
-        assert of() != of(limit=6)
-    finally:
-        del sys.modules["cygnoreco.toy"]
+
+def stage(x):
+    '''{text}'''
+    return kernel(x)
+"""
+
+
+def test_the_fingerprint_sees_through_kernels_and_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cygnoreco, "__path__", [*cygnoreco.__path__, str(tmp_path)])
+
+    def of(number: int, **changes: object) -> str:
+        (tmp_path / f"toy{number}.py").write_text(TOY.format(**{"limit": 5, "sign": "+", "text": "Words.", **changes}))
+        return fingerprint((importlib.import_module(f"cygnoreco.toy{number}").stage,), frozenset())
+
+    assert of(0) == of(1, text="Other words.")
+    assert of(0) != of(2, sign="-")
+    assert of(0) != of(3, limit=6)
 
 
 if __name__ == "__main__":

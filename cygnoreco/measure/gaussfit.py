@@ -1,4 +1,4 @@
-"""Least-squares fit of a Gaussian to a profile, the way ROOT fits its predefined function ``gaus``.
+"""Least-squares fit of a Gaussian to a profile, the way ROOT fits its predefined Gaussian.
 
 The chi square of ``amplitude * exp(-(x - mean)**2 / (2 sigma**2))`` is taken at the bin centres, over the bins with a
 non-zero error. Start values and limits are ROOT's (``InitGaus``): it sets its own limits on sigma, whatever the caller

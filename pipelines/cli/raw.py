@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def convert(path: Path, to: str, out: Path | None, strict: bool, quiet: bool) ->
         def watch(done: int, total: int) -> None:
             bar.update(task, description=f"{path.name} to {to}", completed=done, total=total)
 
-        made = convert_run(path, target, to, strict=strict, progress=watch)
+        made = convert_run(path, target, cast("Target", to), strict=strict, progress=watch)
     if not quiet:
         OUT.print(str(made.path), markup=False, soft_wrap=True)
         if made.faults:

@@ -11,8 +11,10 @@ from cygnoreco.driver import Progress, reconstruct
 from cygnoreco.errors import DataError, InputError
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
+from cygnoreco.types import Fault
 from pipelines.cli import BAD_DATA, GOOD, INPUT
 from pipelines.cli.console import ERR, OUT, frame_progress, print_facts, print_json, print_table
+from pipelines.cli.raw import print_faults
 
 
 def reco(
@@ -41,7 +43,9 @@ def reco(
             task = bar.add_task(f"{path.name}: index", total=None)
             try:
                 run = open_run(path)
-                for name in [camera] if camera else [each.name for each in run.cameras] or [None]:
+                # A run without any camera goes through as well: the error says so.
+                names: list[str | None] = [camera] if camera else [each.name for each in run.cameras]
+                for name in names or [None]:
                     outcomes.append(
                         _one(
                             run, name, bar, task,
@@ -109,11 +113,11 @@ def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
             print_faults(tuple(Fault(**fault) for fault in outcome["faults"]))
         OUT.print()
     if len(outcomes) > 1:
-        rows = [
+        table = [
             (Path(each["input"]).name, each["status"], each.get("frames", ""), each.get("clusters", ""))
             for each in outcomes
         ]
-        print_table("runs", ("run", "status", "frames ", "clusters "), rows)
+        print_table("runs", ("run", "status", "frames ", "clusters "), table)
 
 
 def _code(outcomes: list[dict[str, Any]]) -> int:

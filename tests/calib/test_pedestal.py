@@ -111,7 +111,7 @@ def test_experiment_format_has_its_histograms(pedestal, tmp_path):
     with uproot.open(path) as file:
         pedmap = file["pedmap"]
         assert file.classnames(cycle=False) == {
-            "pedmap": "TH2D", "pedmapsigma": "TH2D", "pedmean": "TH1D", "pedrms": "TH1D",
+            "pedmap": "TH2D", "pedmapsigma": "TH2D", "pedmean": "TH1D", "pedrms": "TH1D", "orientation": "TObjString",
         }  # fmt: skip
         assert np.array_equal(pedmap.values(), pedestal.mean.T), "x is the column"
         assert pedmap.errors() == pytest.approx(pedestal.rms.T, rel=1e-15)
@@ -127,10 +127,21 @@ def test_experiment_format_has_its_histograms(pedestal, tmp_path):
 
 
 def test_a_map_of_the_mirroring_program_is_turned_back(pedestal, tmp_path):
-    path = tmp_path / "pedmap_run05000_rebin1.root"
-    pedestal.save_root(path)
+    ours, path = tmp_path / "ours.root", tmp_path / "pedmap_run05000_rebin1.root"
+    pedestal.save_root(ours)
+    with uproot.open(ours) as source, uproot.recreate(path) as file:  # theirs do not say how they are turned
+        file["pedmap"], file["pedmapsigma"] = source["pedmap"], source["pedmapsigma"]
     turned = Pedestal.load(path, orientation="d03a058")
     assert np.array_equal(turned.mean, pedestal.mean[:, ::-1])
+    assert np.array_equal(Pedestal.load(path).mean, pedestal.mean)
+
+
+def test_a_map_of_ours_says_how_it_is_turned(pedestal, tmp_path):
+    path = tmp_path / "pedmap_run05000_rebin1.root"
+    for written in ("sensor", "d03a058"):
+        pedestal.save_root(path, orientation=written)
+        for asked in ("sensor", "d03a058"):
+            assert Pedestal.load(path, orientation=asked, camera="CAM0").digest == pedestal.digest
 
 
 def test_noise_is_read_from_the_errors_where_there_is_no_second_map(pedestal, tmp_path):
@@ -199,7 +210,7 @@ def test_files_cut_short_are_refused_or_whole(pedestal, tmp_path, name):
         else:
             assert np.array_equal(loaded.mean, pedestal.mean)
             assert np.array_equal(loaded.rms, pedestal.rms)
-    assert refused >= (20 if path.suffix == ".root" else 40)
+    assert refused >= (15 if path.suffix == ".root" else 40)
 
 
 def test_damaged_archives_are_refused(pedestal, tmp_path):

@@ -20,6 +20,7 @@ from cygnoreco.io.midas import BrokenBanks, Event, iter_events, parse_banks
 from cygnoreco.io.midas_index import scan
 from cygnoreco.io.midas_source import source_of
 from cygnoreco.io.odb import parse_odb, redact
+from cygnoreco.io.opening import container_of
 from cygnoreco.types import Fault
 from tests.io.midas_files import SHAPES, SUFFIXES, compress, event_offsets, frames, write_run
 
@@ -85,7 +86,8 @@ def check(data: bytes, suffix: str) -> list[int] | None:
             for row in range(len(table)):
                 assert source.read(camera.name, row, row + 1).shape == (1, *camera.shape)
                 readable.append(int(table["event"][row]))
-        assert len(list(event_lines(path, cache=Path(folder) / "cache"))) == len(source.index.events) + 1
+        if container_of(path) == "midas":  # else the damage made it begin like something else
+            assert len(list(event_lines(path, cache=Path(folder) / "cache"))) == len(source.index.events) + 1
         source.close()
         return readable
 
