@@ -26,6 +26,7 @@ Source of the format: MIDAS wiki, "Event Structure", and ``midas.h`` of MIDAS 20
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from collections.abc import Iterator
@@ -267,21 +268,42 @@ def iter_events(source: Path | str | InflatedStream, *, limit: int = MAX_EVENT_B
         A Fault for what concerns the whole file: damaged compression, no begin or end of run.
     """
     stream = source if isinstance(source, InflatedStream) else open_stream(source)
-    number = 0
-    begun, ended = False, False
-    while len(stream.peek(1)):
-        item = _next_event(stream, number, limit)
-        number += 1
-        if isinstance(item, Event) and item.fault is None:
-            begun = begun or item.header.event_id == BEGIN_OF_RUN
-            ended = item.header.event_id == END_OF_RUN
-        if number == 1 and not begun:
+    begun, ended, number = False, False, 0
+    for event in _events(stream, limit):
+        sound = event.fault is None
+        begun = begun or (sound and event.header.event_id == BEGIN_OF_RUN)
+        ended = sound and event.header.event_id == END_OF_RUN
+        if event.number == 0 and not begun:
             yield Fault("no-begin-of-run", "the first event is not a begin of run", event=0, offset=0)
-        yield item
+        yield event
+        number = event.number + 1
     if stream.fault is not None:
         yield stream.fault
     if not ended:
         yield Fault("no-end-of-run", "the last event is not an end of run", event=number, offset=stream.offset)
+
+
+def _events(stream: InflatedStream, limit: int) -> Iterator[Event]:
+    held: Event | None = None
+    for number in itertools.count():
+        event = _next_event(stream, number, limit) if len(stream.peek(1)) else None
+        if held is not None:
+            yield _doubted(held, event)
+        if event is None:
+            return
+        held = event
+
+
+def _doubted(event: Event, follower: Event | None) -> Event:
+    """Set an event aside if bytes follow it that belong nowhere.
+
+    Damage to a compressed file may add bytes in the middle of an image; they push its end out of the event.
+    """
+    foreign = follower is not None and follower.fault is not None and follower.fault.kind == "foreign-bytes"
+    if not foreign or event.fault is not None or event.internal:
+        return event
+    message = "bytes that are no event follow, and may be its displaced end"
+    return _broken(event.number, event.offset, event.header, event.raw, "event-size", message)
 
 
 def _next_event(stream: InflatedStream, number: int, limit: int) -> Event:
@@ -369,7 +391,7 @@ def find_event(data: memoryview, start: int = 0, limit: int = MAX_EVENT_BYTES) -
 
 def _resynchronise(stream: InflatedStream, number: int, header: EventHeader, limit: int) -> Event:
     """Skip to the next event, at most to the end of the stream."""
-    offset = stream.offset
+    offset, start = stream.offset, bytes(stream.peek(_START))
     cameras: tuple[str, ...] = ()
     begin = 1
     while True:
@@ -382,8 +404,13 @@ def _resynchronise(stream: InflatedStream, number: int, header: EventHeader, lim
         begin = 0
         if found is not None or not len(stream.peek(1)):
             break
-    message = f"{header.pack().hex()} is no event header: {stream.offset - offset} bytes skipped"
-    fault = Fault("event-header", message, event=number, offset=offset)
+    skipped = stream.offset - offset
+    # As many bytes as the header or its list of banks announce are an event, if one with a damaged header.
+    announced = (header.data_size, int.from_bytes(start[16:20], "little") + BANK_LIST_HEADER.size)
+    is_event = skipped - EVENT_HEADER.size in announced or not len(stream.peek(1))
+    kind = "event-header" if is_event else "foreign-bytes"
+    message = f"{header.pack().hex()} is no event header: {skipped} bytes skipped"
+    fault = Fault(kind, message, event=number, offset=offset)
     return Event(number, offset, header, memoryview(b""), fault=fault, lost_cameras=cameras)
 
 

@@ -128,8 +128,8 @@ def scan(path: Path) -> MidasIndex:
         stream.drain()
     event_table = np.array(events, EVENT_INDEX_DTYPE)
     if event_table["broken"].all():
-        reason = f": {faults[0].message}" if faults else ": it is empty"
-        raise DataError(f"{path}: no MIDAS event in it{reason}")
+        reasons = [fault.message for fault in faults if fault.kind not in ("no-begin-of-run", "no-end-of-run")]
+        raise DataError(f"{path}: no MIDAS event in it: {reasons[0] if reasons else 'it is empty'}")
     return MidasIndex(
         path=path,
         digest=checksum.hexdigest(),

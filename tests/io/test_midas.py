@@ -242,16 +242,32 @@ def test_missing_bytes_in_the_middle_do_not_pass_for_pixels(tmp_path: Path) -> N
     np.testing.assert_array_equal(source.read("CAM0", 0, 5), images[[0, 2, 3, 4, 5]])
 
 
-def test_foreign_bytes_between_events_are_skipped_and_reported(tmp_path: Path) -> None:
+def test_foreign_bytes_are_skipped_and_the_event_before_them_is_not_trusted(tmp_path: Path) -> None:
+    """They may as well have come into that event and pushed its end out, so that its pixels are displaced."""
     images = frames(4)
 
     def insert(data: bytearray, offsets: list[int]) -> bytearray:
-        return data[: offsets[3]] + b"\x55" * 123 + data[offsets[3] :]
+        return data[: offsets[2] + 700] + b"\x55" * 123 + data[offsets[2] + 700 :]
 
     source = opened(damaged(write_run(tmp_path / "run05001.mid", images), insert), tmp_path)
-    assert [(fault.kind, fault.event, fault.frame) for fault in source.faults] == [("event-header", 3, None)]
-    assert "123 bytes skipped" in source.faults[0].message
-    np.testing.assert_array_equal(source.read("CAM0", 0, 4), images)
+    assert [(fault.kind, fault.event, fault.frame) for fault in source.faults] == [
+        ("event-size", 2, 1),
+        ("foreign-bytes", 3, None),
+    ]
+    assert "123 bytes skipped" in source.faults[1].message
+    np.testing.assert_array_equal(source.read("CAM0", 0, 3), images[[0, 2, 3]])
+
+
+def test_zeros_behind_the_last_event_do_not_cost_it(tmp_path: Path) -> None:
+    """A machine that breaks down leaves them in the blocks that were not written any more."""
+    images = frames(3)
+
+    def zeros(data: bytearray, offsets: list[int]) -> bytearray:
+        return data[: offsets[3]] + bytes(4096)
+
+    source = opened(damaged(write_run(tmp_path / "run05001.mid", images), zeros), tmp_path)
+    assert kinds(source.faults) == ["event-header", "no-end-of-run"]
+    np.testing.assert_array_equal(source.read("CAM0", 0, 2), images[:2])
 
 
 @pytest.mark.parametrize("where", ["begin", "header", "pixels", "before the end of run"])
