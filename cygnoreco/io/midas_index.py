@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from cygnoreco.errors import DataError, InputError
 from cygnoreco.io.atomic import atomic_write
-from cygnoreco.io.midas import BEGIN_OF_RUN, Event, is_camera, iter_events
+from cygnoreco.io.midas import BEGIN_OF_RUN, Event, is_camera
+from cygnoreco.io.midas_events import iter_events
 from cygnoreco.io.odb import parse_odb, redact
 from cygnoreco.io.seekpoint import SeekPoint
 from cygnoreco.io.streams import open_stream

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cygnoreco.io.inspect import event_lines, run_info, verify_run
-from cygnoreco.io.midas import Event, iter_events
+from cygnoreco.io.midas import Event
+from cygnoreco.io.midas_events import iter_events
 from cygnoreco.io.midas_writer import MidasWriter
 from tests.io.midas_files import SUFFIXES
 

@@ -44,7 +44,8 @@ def write_run(path: Path, images: Frames, **options: Any) -> Path:
 
 def event_offsets(path: Path) -> list[int]:
     """Where the events of a sound run begin in the inflated file."""
-    from cygnoreco.io.midas import Event, iter_events
+    from cygnoreco.io.midas import Event
+    from cygnoreco.io.midas_events import iter_events
 
     return [event.offset for event in iter_events(path) if isinstance(event, Event)]
 

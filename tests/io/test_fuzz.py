@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from cygnoreco.errors import DataError
 from cygnoreco.io.inspect import event_lines
-from cygnoreco.io.midas import BrokenBanks, Event, iter_events, parse_banks
+from cygnoreco.io.midas import BrokenBanks, Event, parse_banks
+from cygnoreco.io.midas_events import iter_events
 from cygnoreco.io.midas_index import scan
 from cygnoreco.io.midas_source import source_of
 from cygnoreco.io.odb import parse_odb, redact

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from cygnoreco.io.midas import (
     Event,
     EventHeader,
     bank_variant,
-    iter_events,
     parse_banks,
 )
+from cygnoreco.io.midas_events import iter_events
 from cygnoreco.io.midas_source import MidasSource, open_midas
 from cygnoreco.io.midas_writer import MidasWriter, bank_list
 from cygnoreco.types import Camera, Fault
@@ -382,7 +383,24 @@ def test_an_end_of_run_is_found_again_behind_damage(tmp_path: Path) -> None:
     header = EventHeader(1, 1, 0, 0, 40).pack()
     with MidasWriter(tmp_path / "run00004.mid", run=4) as writer:
         writer.event(7, {"TCAM": np.zeros(1)})
-        writer.raw(header[:12] + b"\xff\xff\xff\xff" + bytes(40))
+        writer.raw(header[:12] + b"\xff\xff\xff\xff" + (32).to_bytes(4, "little") + bytes(36))
     items = list(iter_events(tmp_path / "run00004.mid"))
     assert [isinstance(item, Fault) for item in items] == [False] * 4
     assert [item.fault.kind if item.fault else None for item in items] == [None, None, "event-header", None]
+
+
+def test_threads_may_read_the_same_source(tmp_path: Path) -> None:
+    images = frames(8)
+    source = opened(write_run(tmp_path / "run05001.mid.gz", images), tmp_path)
+    order = [5, 0, 7, 2, 6, 1, 4, 3] * 3
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda row: source.read("CAM0", row, row + 1)[0], order))
+    np.testing.assert_array_equal(read, images[order])
+
+
+def test_a_closed_source_opens_its_file_again(tmp_path: Path) -> None:
+    images = frames(2)
+    source = opened(write_run(tmp_path / "run05001.mid.gz", images), tmp_path)
+    for _ in range(2):
+        np.testing.assert_array_equal(source.read("CAM0", 1, 2), images[1:])
+        source.close()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cygnoreco.errors import InputError
-from cygnoreco.io.midas import END_OF_RUN, Event, iter_events
+from cygnoreco.io.midas import END_OF_RUN, Event
+from cygnoreco.io.midas_events import iter_events
 from cygnoreco.io.midas_writer import MidasWriter, bank_list
 from cygnoreco.io.odb import parse_odb
 from tests.io.midas_files import ODB, START, SUFFIXES, frames, inflate, write_run
