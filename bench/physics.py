@@ -47,6 +47,9 @@ class Claim:
     target: str
     met: bool
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "met", bool(self.met))  # NumPy's bool is no JSON
+
 
 def golden_pedestal(golden: Path) -> Pedestal:
     sums = np.load(golden / "golden" / "pedestal_sums.npz")
