@@ -86,13 +86,10 @@ with tempfile.TemporaryDirectory() as folder:
     arrays = {name: table[name] for table in tables for name in table.dtype.names or ()}
     np.savez(home / "expected.npz", **arrays)
     environment = Path(os.environ.get("CYGNORECO_ROOT_VENV", home / "root"))
-    if not (environment / "bin" / "python").exists():
-        venv.create(environment)
     python = str(environment / "bin" / "python")
-    subprocess.run(
-        [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", python, "--prerelease=allow", "ROOT", "numpy"],
-        check=True,
-    )
+    if not Path(python).exists():
+        venv.create(environment, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "--pre", "ROOT", "numpy"], check=True)
     (home / "check.py").write_text(CHECK)
     command = [python, str(home / "check.py"), str(result.path), str(home / "expected.npz")]
     sys.exit(subprocess.run(command, check=False).returncode)

@@ -11,14 +11,11 @@ from pathlib import Path
 repository = Path(__file__).parents[1]
 with tempfile.TemporaryDirectory() as folder:
     home = Path(folder)
-    venv.create(home / "venv")
-    uv = [sys.executable, "-m", "uv"]
-    subprocess.run([*uv, "build", "-q", "--wheel", "-o", str(home), str(repository)], check=True)
+    venv.create(home / "venv", with_pip=True)
+    pip = [str(home / "venv" / "bin" / "python"), "-m", "pip"]
+    subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", str(home), str(repository)], check=True)
     (wheel,) = home.glob("*.whl")
-    python = home / "venv" / "bin" / "python"
-    constraints = repository / "constraints.txt"
-    install = [*uv, "pip", "install", "-q", "--python", str(python), "-c", str(constraints), str(wheel)]
-    subprocess.run(install, check=True)
+    subprocess.run([*pip, "install", "-q", "-c", str(repository / "constraints.txt"), str(wheel)], check=True)
     command = [str(home / "venv" / "bin" / "cygnoreco"), "recipes", "list"]
     done = subprocess.run(command, check=True, cwd=folder, capture_output=True, text=True)
     if "winter23" not in done.stdout:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -55,9 +58,38 @@ def local_client(workers: int | None = None) -> Iterator[Client | None]:
     }
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
-        ) as cluster,
-        Client(cluster) as client,
+        _deaf_to_signals(),
+        contextlib.ExitStack() as starting,
     ):
+        cluster = starting.enter_context(
+            LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # its small HTTP server cannot be left out
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
+        )
+        client = starting.enter_context(Client(cluster))
+        running = starting.pop_all()
+    with running:
         yield client
+
+
+@contextmanager
+def _deaf_to_signals() -> Iterator[None]:
+    """Let the threads and processes started in the block never receive an interrupt.
+
+    A terminal sends Ctrl-C to the whole process group, and batch systems send SIGTERM so. The driver alone is to act
+    on it: workers that die at the same moment would be started again while it closes them. A mask is inherited by the
+    threads that watch the workers, and so by workers that take the place of dead ones. SIGKILL passes, and workers
+    leave by themselves when the driver is gone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's affair
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -20,7 +20,7 @@ import numpy as np
 
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.dataset import Dataset, begin, dataset_of, finished, load_tables, publish
-from cygnoreco.errors import DataError, InputError
+from cygnoreco.errors import DataError, InputError, TransientError
 from cygnoreco.graph import CalibrationChoice, choose_calibration, cut, parts_array
 from cygnoreco.io.parts import Receipt
 from cygnoreco.lineage import key_of, lineage
@@ -48,12 +48,15 @@ class Progress:
         Clusters found so far.
     bytes : int
         Raw pixels read by this start.
+    parts : Path
+        Folder where blocks are committed until the run is finished.
     """
 
     frames: int
     total: int
     clusters: int
     bytes: int
+    parts: Path
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def reconstruct(
     response: str | Path | None = None,
     recipe: Recipe | str | Path = "lime",
     camera: str | None = None,
-    client: Client | None = None,
+    client: Client | Callable[[], Client | None] | None = None,
     block: int = 8,
     out: str | Path | None = None,
     force: bool = False,
@@ -111,7 +114,8 @@ def reconstruct(
     camera : str, optional
         Bank name; needed when the run has several cameras.
     client : distributed.Client, optional
-        Where the blocks are computed; without one, in this process.
+        Where the blocks are computed; without one, in this process. A function is called for it when there is
+        something to compute: workers take seconds to start, and what is wrong or done already needs none.
     block : int
         Frames a block: the unit of work, of memory and of resuming.
     out : str or Path, optional
@@ -134,6 +138,8 @@ def reconstruct(
         Wrong file, recipe, calibration or camera.
     DataError
         With ``strict``, the first fault of the file.
+    TransientError
+        Workers died again and again.
     """
     run = run if isinstance(run, Run) else open_run(run)
     recipe = Recipe.load(recipe)
@@ -200,7 +206,7 @@ def _work(
     document: Mapping[str, Any],
     done: list[Receipt],
     camera: str | None,
-    client: Client | None,
+    client: Client | Callable[[], Client | None] | None,
     block: int,
     strict: bool,
     watch: Callable[[Progress], None] | None,
@@ -218,6 +224,7 @@ def _work(
                     total=total,
                     clusters=sum(each.counts["clusters"] for each in receipts),
                     bytes=sum(each.counts["bytes"] for each in fresh),
+                    parts=dataset.parts,
                 )
             )
 
@@ -233,7 +240,7 @@ def _work(
             pedestal_run=choice.pedestal_run,
             folder=str(dataset.parts.resolve()),
         )
-        for receipt in _receipts(parts, client):
+        for receipt in _receipts(parts, client() if callable(client) else client):
             _check_strict(strict, [receipt])
             receipts.append(receipt)
             fresh.append(receipt)
@@ -264,12 +271,17 @@ def _receipts(parts: Any, client: Client | None) -> Iterator[Receipt]:
         for block in blocks:
             yield block.compute(scheduler="synchronous")[0]
         return
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
 
     futures = client.compute(blocks)
     try:
         for future in as_completed(futures):
             yield future.result()[0]
+    except KilledWorker:
+        raise TransientError(
+            "workers died again and again on the same block, most likely for want of memory: "
+            "fewer workers or smaller blocks need less"
+        ) from None
     finally:
         client.cancel(futures)
 

@@ -57,11 +57,13 @@ def write_zarr(
         group = root.create_group(table)
         arrays[table] = {}
         for column in columns:
-            array = group.create_array(
-                column.name, shape=(lengths[table],), dtype=column.dtype, chunks=(min(CHUNK, max(lengths[table], 1)),)
+            arrays[table][column.name] = group.create_array(
+                column.name,
+                shape=(lengths[table],),
+                dtype=column.dtype,
+                chunks=(min(CHUNK, max(lengths[table], 1)),),
+                attributes={"unit": column.unit, "description": column.description},
             )
-            array.attrs.update({"unit": column.unit, "description": column.description})
-            arrays[table][column.name] = array
     filled = dict.fromkeys(_TABLES, 0)
     for piece in pieces:
         for table in _TABLES:
