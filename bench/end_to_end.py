@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,9 @@ def make_runs(folder: Path, frames: Path | None, dark: Path | None, n: int) -> t
     pedestal, data = folder / "run05000.mid.gz", folder / "run05001.mid.gz"
     if frames and dark:
         write_frames(pedestal, 5000, (np.load(path) for path in sorted(dark.glob("dark_*.npy"))))
-        write_frames(data, 5001, (np.load(path)["image"] for path in sorted(frames.glob("img_*.npz"))))
+        write_frames(
+            data, 5001, (np.load(path)["image"] for path in islice(cycle(sorted(frames.glob("img_*.npz"))), n))
+        )
     else:
         from simulation.plan import demo_plan
         from simulation.run import pedestal_run, write_run
@@ -93,7 +95,8 @@ def task_read(data: str, out: str, block: str) -> dict[str, Any]:
 
 
 def task_reco(pedestal: str, data: str, out: str, block: str) -> dict[str, Any]:
-    from cygnoreco import open_run, reconstruct
+    from cygnoreco import open_run
+    from cygnoreco.driver import reconstruct
 
     marks: list[tuple[int, float]] = []
     start = time.process_time()
@@ -128,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=Path, help="folder of img_*.npz")
     parser.add_argument("--dark", type=Path, help="folder of dark_*.npy, the pedestal run")
-    parser.add_argument("-n", type=int, default=20, help="frames to simulate when none are given")
+    parser.add_argument("-n", type=int, default=60, help="frames of the run; given ones are repeated")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--task", nargs="+", help=argparse.SUPPRESS)
     arguments, rest = parser.parse_known_args()

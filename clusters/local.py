@@ -56,23 +56,18 @@ def local_client(workers: int | None = None) -> Iterator[Client | None]:
         **dask.config.get("distributed.nanny.pre-spawn-environ"),
         "MALLOC_TRIM_THRESHOLD_": _TRIM_THRESHOLD,
     }
-    with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
-        _deaf_to_signals(),
-        contextlib.ExitStack() as starting,
-    ):
-        cluster = starting.enter_context(
-            LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # its small HTTP server cannot be left out
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}), contextlib.ExitStack() as running:
+        with _deaf_to_signals():
+            cluster = running.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # its small HTTP server starts anyway
+                    silence_logs=logging.CRITICAL,
+                )
             )
-        )
-        client = starting.enter_context(Client(cluster))
-        running = starting.pop_all()
-    with running:
+            client = running.enter_context(Client(cluster))
         yield client
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +18,7 @@ import uproot
 
 from cygnoreco import InputError, Recipe, load_tables, open_run, reconstruct
 from cygnoreco.driver import Progress, Result, missing
-from cygnoreco.errors import DataError
+from cygnoreco.errors import DataError, TransientError
 from cygnoreco.graph import choose_calibration, cut, parts_array
 from cygnoreco.io.convert import convert
 from cygnoreco.io.parts import Receipt, part_path
@@ -315,3 +317,15 @@ def test_missing_blocks_fill_the_gaps() -> None:
     assert missing(20, done, 3) == [(0, 3), (3, 4), (8, 9), (12, 15), (15, 18), (18, 20)]
     assert missing(0, [], 8) == []
     assert part_path(Path(), 8, 16).name == "frames-000008-000016.part.npz"
+
+
+def test_a_block_that_kills_its_workers_is_named(
+    small_runs: SmallRuns, tmp_path: Path, cluster_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cygnoreco.graph._commit", _die)
+    with pytest.raises(TransientError, match="several workers died on one block"):
+        reco(small_runs, tmp_path, block=14, client=cluster_client)
+
+
+def _die(*args: Any, **options: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -32,6 +32,7 @@ def find_pedestal(
     *,
     orientation: Orientation = "sensor",
     cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Pedestal:
     """Find or make the pedestal of a run.
 
@@ -48,6 +49,8 @@ def find_pedestal(
         Orientation of the maps of the experiment's program (:meth:`Pedestal.load`); files of ours say it themselves.
     cache : Path, optional
         Folder where pedestals made from raw runs are kept; by default the user's cache folder.
+    progress : callable, optional
+        As for :func:`pedestal_of`, should one be made.
 
     Raises
     ------
@@ -60,7 +63,7 @@ def find_pedestal(
         path = Path(which)
         if path.is_dir() and path.suffix != ".zarr":
             path = latest_before(path, run, camera)
-        pedestal = load_or_make(path, camera, orientation=orientation, cache=cache)
+        pedestal = load_or_make(path, camera, orientation=orientation, cache=cache, progress=progress)
     if pedestal.mean.shape != camera.shape:
         raise InputError(
             f"the pedestal of run {pedestal.run} has {pedestal.mean.shape[0]} x {pedestal.mean.shape[1]} pixels, "
@@ -70,7 +73,12 @@ def find_pedestal(
 
 
 def load_or_make(
-    path: Path, camera: Camera, *, orientation: Orientation = "sensor", cache: Path | None = None
+    path: Path,
+    camera: Camera,
+    *,
+    orientation: Orientation = "sensor",
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Pedestal:
     """Load a saved pedestal, or make one from a raw run and keep it for the next time.
 
@@ -80,7 +88,7 @@ def load_or_make(
         A raw run or a saved map.
     camera : Camera
         The camera wanted of a raw run.
-    orientation, cache
+    orientation, cache, progress
         As for :func:`find_pedestal`.
 
     Raises
@@ -96,7 +104,7 @@ def load_or_make(
     stored = (cache or cache_folder()) / f"pedestal-{source.digest[:24]}-{camera.name}.npz"
     if stored.exists():
         return Pedestal.load(stored)
-    pedestal = pedestal_of(source, camera.name)
+    pedestal = pedestal_of(source, camera.name, progress=progress)
     try:
         pedestal.save(stored)
     except OSError as error:

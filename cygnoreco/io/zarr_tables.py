@@ -64,14 +64,25 @@ def write_zarr(
                 chunks=(min(CHUNK, max(lengths[table], 1)),),
                 attributes={"unit": column.unit, "description": column.description},
             )
+    waiting: dict[str, list[NDArray[Any]]] = {table: [] for table in _TABLES}
     filled = dict.fromkeys(_TABLES, 0)
+
+    def write(table: str, *, all_rows: bool) -> None:
+        # Whole chunks only, until the end: a part of one would be read, joined and compressed again with every piece.
+        rows = np.concatenate(waiting[table])
+        n = len(rows) if all_rows else len(rows) - len(rows) % CHUNK
+        for name, array in arrays[table].items():
+            array[filled[table] : filled[table] + n] = rows[name][:n]
+        waiting[table], filled[table] = [rows[n:]], filled[table] + n
+
     for piece in pieces:
         for table in _TABLES:
-            rows = getattr(piece, table)
-            start, filled[table] = filled[table], filled[table] + len(rows)
-            if len(rows):
-                for name, array in arrays[table].items():
-                    array[start : filled[table]] = rows[name]
+            waiting[table].append(getattr(piece, table))
+            if sum(map(len, waiting[table])) >= CHUNK:
+                write(table, all_rows=False)
+    for table in _TABLES:
+        if waiting[table]:
+            write(table, all_rows=True)
 
 
 def read_zarr(path: Path) -> Tables:

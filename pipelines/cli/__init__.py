@@ -2,15 +2,25 @@
 
 Exit codes: 0 all good; 1 a bug; 2 wrong usage or input; 3 done, but with bad events or bad runs; 4 a passing fault, try
 again; 130 interrupted, the same command goes on where it stopped.
+
+Results go to standard output, everything else that is said to standard error.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
 
 GOOD, BUG, INPUT, BAD_DATA, TRANSIENT, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+_RESUMABLE = "interrupted; what was committed is kept, and the same command goes on from there"
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+class Interrupted(Exception):
+    """A command was interrupted and has tidied up; the message says how far it came."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -21,31 +31,39 @@ def main(arguments: list[str] | None = None) -> None:
     arguments : list of str, optional
         By default those of the process.
     """
-    from pipelines.cli.app import app
+    _on_interrupt(_interrupt)
+    code = run(arguments)
+    _on_interrupt(signal.SIG_IGN)  # everything is said and done
+    sys.exit(code)
 
-    signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(run(lambda: app(arguments, standalone_mode=False, prog_name="cygnoreco")))
 
-
-def run(command: object) -> int:
-    """Call a command and turn its outcome into an exit code; errors of ours become one line, bugs keep their traceback.
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command and turn its outcome into an exit code; errors of ours become one line, bugs keep their traceback.
 
     Parameters
     ----------
-    command : callable
-        Takes nothing; returns an exit code or None.
+    arguments : list of str, optional
+        By default those of the process.
     """
-    import click
+    from typer import Abort, BadParameter
 
     from cygnoreco.errors import DataError, InputError, TransientError
+    from pipelines.cli.app import app
 
+    # Click's base class; Typer brings a Click of its own or uses the installed one, by its version.
+    usage_error: type[Exception] = next(each for each in BadParameter.__mro__ if each.__name__ == "ClickException")
     try:
-        code = command()  # type: ignore[operator]
-    except click.ClickException as error:
-        error.show()
+        code = app(arguments, standalone_mode=False, prog_name="cygnoreco")
+        if code == INTERRUPTED:  # Typer's own answer to KeyboardInterrupt
+            _say(_RESUMABLE)
+    except usage_error as error:
+        error.show()  # type: ignore[attr-defined]
         return INPUT
-    except (click.Abort, KeyboardInterrupt):
-        _say("interrupted; what was committed is kept, and the same command goes on from there")
+    except (Abort, KeyboardInterrupt):
+        _say(_RESUMABLE)
+        return INTERRUPTED
+    except Interrupted as error:
+        _say(str(error))
         return INTERRUPTED
     except InputError as error:
         _say(f"error: {error}")
@@ -62,8 +80,22 @@ def run(command: object) -> int:
     return code if isinstance(code, int) else GOOD
 
 
+def _on_interrupt(handler: signal._HANDLER) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    """First interrupt: unwind, closing workers and files on the way. The next one does not wait for that."""
+    _on_interrupt(_leave_at_once)
     raise KeyboardInterrupt
+
+
+def _leave_at_once(number: int, frame: FrameType | None) -> None:
+    """Second interrupt: what is on the disk is whole or has a temporary name, and workers notice that we are gone."""
+    _say((_SHOW_CURSOR if sys.stderr.isatty() else "") + _RESUMABLE)
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def _say(text: str) -> None:

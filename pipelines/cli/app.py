@@ -20,7 +20,7 @@ app = typer.Typer(
 
 RunArgument = Annotated[Path, typer.Argument(help="Raw run: .mid[.gz|.lz4|.bz2], .root, .h5 or .zarr.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary; errors only.")]
 CameraOption = Annotated[str | None, typer.Option(help="Bank of the camera; needed if there are several.")]
 PedestalOption = Annotated[
     Path | None,
@@ -28,6 +28,9 @@ PedestalOption = Annotated[
 ]
 VignettingOption = Annotated[
     str | None, typer.Option(help="Lens response: a ROOT map, a file of ours, 'generated:lime' or 'none'.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=0, help="Worker processes; by default one a core. 0: none, all in this process.")
 ]
 RecipeOption = Annotated[str, typer.Option(help="Name of a shipped recipe or a TOML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="stage.parameter=value; may be repeated.")]
@@ -41,11 +44,11 @@ def reco(
     recipe: RecipeOption = "lime",
     settings: SetOption = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path(),
-    camera: CameraOption = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0: none.")] = None,
-    block: Annotated[int, typer.Option(help="Frames a block: unit of work, memory and resuming.")] = 8,
+    camera: Annotated[str | None, typer.Option(help="Bank of a camera; by default all of them, a file each.")] = None,
+    workers: WorkersOption = None,
+    block: Annotated[int, typer.Option(min=1, help="Frames a block: unit of work, memory and resuming.")] = 8,
     force: Annotated[bool, typer.Option("--force", help="Do it again even if it is done.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at a run with bad events.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad event or run.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -75,7 +78,7 @@ def demo(
     frames: Annotated[int, typer.Option(help="Frames of the data run.", min=1)] = 20,
     pedestal_frames: Annotated[int, typer.Option(help="Frames of the pedestal run.", min=2)] = 30,
     seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 1,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; by default one a core, 0: none.")] = None,
+    workers: WorkersOption = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -88,7 +91,7 @@ def demo(
 @app.command(epilog="Example: cygnoreco info run05001.mid.gz")
 def info(
     run: RunArgument,
-    events: Annotated[bool, typer.Option("--events", help="One CSV line an event, banks with CRC-32.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="One line of CSV an event, banks with CRC-32.")] = False,
     as_json: Json = False,
 ) -> int:
     """Say what is in a raw run: events, banks, times, settings without their secrets."""
@@ -110,13 +113,15 @@ def convert(
     run: RunArgument,
     to: Annotated[str, typer.Option(help="zarr, root, h5 or midas.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Target; by default beside the run.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a target that is there already.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a run with bad events.")] = False,
+    as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
     """Copy a raw run to another container, without loss."""
     from pipelines.cli.raw import convert as command
 
-    return command(run, to, out, strict, quiet)
+    return command(run, to, out, force, strict, as_json, quiet)
 
 
 @app.command(epilog="Example: cygnoreco pedestal run05000.mid.gz -o pedestals/")
@@ -124,7 +129,7 @@ def pedestal(
     run: RunArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder; gets our file and the experiment's.")] = Path(),
     camera: CameraOption = None,
-    max_frames: Annotated[int | None, typer.Option(help="Use the first ones only; winter23 took 201.")] = None,
+    max_frames: Annotated[int | None, typer.Option(min=2, help="Use the first ones only; winter23 took 201.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:

@@ -11,7 +11,7 @@ from cygnoreco.driver import Progress, reconstruct
 from cygnoreco.raw import open_run
 from cygnoreco.recipe import Recipe
 from pipelines.cli import GOOD
-from pipelines.cli.console import ERR, OUT, frame_progress, print_json
+from pipelines.cli.console import ERR, frame_progress, print_json, print_line
 from pipelines.cli.reco import print_outcomes
 from pipelines.cli.show import event_view
 from simulation.plan import demo_plan
@@ -51,6 +51,6 @@ def demo(
         print_json(summary)
     elif not quiet:
         print_outcomes([summary])
-        OUT.print(f"truth          {truth}\nevent display  {picture}", markup=False, soft_wrap=True)
+        print_line(f"truth          {truth}\nevent display  {picture}")
         ERR.print(f"done in {time.monotonic() - started:.0f} s")
     return GOOD

@@ -18,7 +18,7 @@ from cygnoreco.io.inspect import RunInfo, event_lines, run_info, verify_run
 from cygnoreco.raw import open_run
 from cygnoreco.types import Fault
 from pipelines.cli import BAD_DATA, GOOD
-from pipelines.cli.console import OUT, frame_progress, print_facts, print_json, print_table
+from pipelines.cli.console import frame_progress, print_facts, print_json, print_line, print_table
 
 #: What the events of CYGNO's DAQ are, by their id.
 _EVENT_KINDS = {
@@ -39,7 +39,11 @@ _EVENT_KINDS = {
 def info(path: Path, events: bool, as_json: bool) -> int:
     """Summarise a raw run, or list its events."""
     if events:
-        for line in event_lines(path):
+        lines = event_lines(path)
+        if as_json:
+            print_json([_event_fields(line) for line in list(lines)[1:]])
+            return GOOD
+        for line in lines:
             sys.stdout.write(line + "\n")
         return GOOD
     found = run_info(path)
@@ -52,31 +56,37 @@ def info(path: Path, events: bool, as_json: bool) -> int:
 
 def verify(path: Path, as_json: bool) -> int:
     """Read a raw run from end to end."""
-    found = verify_run(path)
+    with frame_progress(not as_json) as bar:
+        bar.add_task(f"{path.name}: reading", total=None)
+        found = verify_run(path)
     if as_json:
-        print_json({"path": str(path), "sound": not found.faults, "faults": [asdict(each) for each in found.faults]})
-    elif found.faults:
-        print_faults(found.faults)
+        print_json(found.to_dict())
     else:
-        OUT.print(f"{path}: sound", markup=False, soft_wrap=True)
+        print_line(f"{path}: {found.frames} frames, " + ("sound" if found.sound else "NOT SOUND"))
+        if found.faults:
+            print_faults(found.faults)
     return BAD_DATA if found.faults else GOOD
 
 
-def convert(path: Path, to: str, out: Path | None, strict: bool, quiet: bool) -> int:
+def convert(path: Path, to: str, out: Path | None, force: bool, strict: bool, as_json: bool, quiet: bool) -> int:
     """Copy a raw run to another container."""
     if to not in get_args(Target):
         raise InputError(f"unknown container '{to}'" + nearest(to, get_args(Target)))
     suffix = "mid.gz" if to == "midas" else to
     target = out or path.with_name(f"{path.name.partition('.')[0]}.{suffix}")
-    with frame_progress(not quiet) as bar:
+    if target.exists() and not force:
+        raise InputError(f"{target}: exists already; --force replaces it, --out names another")
+    with frame_progress(not (quiet or as_json)) as bar:
         task = bar.add_task(f"{path.name}: index", total=None)
 
         def watch(done: int, total: int) -> None:
             bar.update(task, description=f"{path.name} to {to}", completed=done, total=total)
 
-        made = convert_run(path, target, cast("Target", to), strict=strict, progress=watch)
-    if not quiet:
-        OUT.print(str(made.path), markup=False, soft_wrap=True)
+        made = convert_run(path, target, cast("Target", to), overwrite=force, strict=strict, progress=watch)
+    if as_json:
+        print_json({**asdict(made), "bytes": _size(made.path)})
+    elif not quiet:
+        print_line(f"{made.path}: {sum(made.frames.values())} frames, {_size(made.path)} bytes")
         if made.faults:
             print_faults(made.faults)
     return BAD_DATA if made.faults else GOOD
@@ -84,13 +94,14 @@ def convert(path: Path, to: str, out: Path | None, strict: bool, quiet: bool) ->
 
 def pedestal(path: Path, out: Path, camera: str | None, max_frames: int | None, as_json: bool, quiet: bool) -> int:
     """Make a pedestal and write it in our format and the experiment's."""
-    run = open_run(path)
-    sensor = run.camera(camera)
     with frame_progress(not (quiet or as_json)) as bar:
-        task = bar.add_task(path.name, total=None, frame_bytes=2 * sensor.height * sensor.width)
+        task = bar.add_task(f"{path.name}: index", total=None)
+        run = open_run(path)
+        sensor = run.camera(camera)
 
         def watch(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            size = 2 * sensor.height * sensor.width
+            bar.update(task, description=path.name, completed=done, total=total, frame_bytes=size)
 
         made = pedestal_of(run.source, sensor.name, max_frames=max_frames, progress=watch)
     suffix = f"_{sensor.name}" if len(run.cameras) > 1 else ""
@@ -98,18 +109,31 @@ def pedestal(path: Path, out: Path, camera: str | None, max_frames: int | None, 
     theirs = out / f"pedmap_run{run.number}{suffix}_rebin1.root"
     made.save(ours)
     made.save_root(theirs)
-    facts = {
+    noise = float(np.median(made.rms))
+    found = {
+        "run": run.number,
+        "camera": sensor.name,
         "frames": made.n_frames,
-        "mean of the pixels (ADU)": f"{made.mean.mean():.3f}",
-        "noise of the pixels, median (ADU)": f"{np.median(made.rms):.3f}",
-        "pixels noisier than 5 times that": int((made.rms > 5 * np.median(made.rms)).sum()),
-        "our format": str(ours),
-        "the experiment's": str(theirs),
+        "mean": float(made.mean.mean()),
+        "noise": noise,
+        "noisy_pixels": int((made.rms > 5 * noise).sum()),
+        "npz": str(ours),
+        "root": str(theirs),
         "sha256": made.digest,
+        "faults": [asdict(fault) for fault in run.faults],
     }
     if as_json:
-        print_json({"run": run.number, "camera": sensor.name, **facts})
+        print_json(found)
     elif not quiet:
+        facts = {
+            "frames": found["frames"],
+            "mean of the pixels": f"{found['mean']:.3f} ADU",
+            "median of their noise": f"{noise:.3f} ADU",
+            "noisier than 5 times that": f"{found['noisy_pixels']} pixels",
+            "our format": ours,
+            "the experiment's": theirs,
+            "sha256": made.digest,
+        }
         print_facts(f"pedestal of run {run.number} {sensor.name}", facts)
         if run.faults:
             print_faults(run.faults)
@@ -119,7 +143,8 @@ def pedestal(path: Path, out: Path, camera: str | None, max_frames: int | None, 
 def print_faults(faults: tuple[Fault, ...], shown: int = 20) -> None:
     """Print the first faults of a run, and how many there are."""
     rows = [(each.kind, _or_blank(each.event), _or_blank(each.offset), each.message) for each in faults[:shown]]
-    print_table(f"faults ({len(faults)})", ("kind", "event ", "byte ", "what"), rows)
+    title = f"faults ({len(faults)})" + (f", the first {shown}" if len(faults) > shown else "")
+    print_table(title, ("kind", "event ", "byte ", "what"), rows)
 
 
 def _print_info(found: RunInfo) -> None:
@@ -145,9 +170,31 @@ def _print_info(found: RunInfo) -> None:
         banks = [(f"{b.event_id:#x}", b.name, b.type, b.count, b.smallest, b.largest) for b in found.banks]
         print_table("banks", ("event", "bank", "type ", "banks ", "smallest ", "largest "), banks)
     if found.odb:
-        print_facts("settings", found.odb)
+        print_facts("settings", {path: _short(value) for path, value in found.odb.items()})
     if found.faults:
         print_faults(found.faults)
+
+
+def _event_fields(line: str) -> dict[str, object]:
+    *numbers, banks = line.split(",")
+    names = ("serial", "event_id", "trigger_mask", "timestamp", "event_data_size", "flags")
+    return {
+        **{name: int(number) if number else None for name, number in zip(names, numbers, strict=True)},
+        "banks": banks.split("|") if banks else [],
+    }
+
+
+def _short(value: object, length: int = 60) -> str:
+    """Put a setting on one line; all of it is in the JSON."""
+    if isinstance(value, (list, tuple)):
+        text = ", ".join(map(str, value))
+        return text if len(text) <= length else f"{text[:length]}... ({len(value)} values)"
+    return str(value)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    return sum(each.stat().st_size for each in (path.rglob("*") if path.is_dir() else [path]) if each.is_file())
 
 
 def _time(seconds: int | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cygnoreco.recipe import STAGES, Recipe, shipped
 from pipelines.cli import GOOD
-from pipelines.cli.console import OUT, print_json, print_table
+from pipelines.cli.console import OUT, print_json, print_line, print_table
 
 
 def list_recipes(as_json: bool) -> int:
@@ -32,7 +32,10 @@ def diff_recipes(first: str, second: str, as_json: bool) -> int:
     one, other = Recipe.load(first), Recipe.load(second)
     found = one.differences(other)
     if as_json:
-        print_json({where: [here, there] for where, here, there in found})
+        print_json([{"parameter": where, "first": here, "second": there} for where, here, there in found])
+        return GOOD
+    if not found:
+        print_line(f"{one.name} and {other.name} are the same")
         return GOOD
     rows = [(where, here, there, _description(where)) for where, here, there in found]
     print_table(f"{one.name} and {other.name}", ("parameter", one.name, other.name, "meaning"), rows)
@@ -41,4 +44,4 @@ def diff_recipes(first: str, second: str, as_json: bool) -> int:
 
 def _description(where: str) -> str:
     stage, _, key = where.partition(".")
-    return STAGES[stage].parameters[key].description if key else ""
+    return STAGES[stage].parameters[key].description.replace("``", "'") if key else ""

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clusters.local import local_client
+from cygnoreco.calib.find import find_pedestal
+from cygnoreco.chain import check_camera
 from cygnoreco.driver import Progress, reconstruct
-from cygnoreco.errors import DataError, InputError
+from cygnoreco.errors import CygnoError, InputError, TransientError
+from cygnoreco.io.parts import committed_parts
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
 from cygnoreco.types import Fault
-from pipelines.cli import BAD_DATA, GOOD, INPUT
-from pipelines.cli.console import ERR, OUT, frame_progress, print_facts, print_json, print_table
+from pipelines.cli import BAD_DATA, GOOD, INPUT, TRANSIENT, Interrupted
+from pipelines.cli.console import OUT, frame_progress, print_error, print_facts, print_json, print_table
 from pipelines.cli.raw import print_faults
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from rich.progress import Progress as Bar
+
+#: What became of one camera of one run: the summary of a result, or why there is none.
+Outcome = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for all runs alike."""
+
+    recipe: Recipe
+    pedestal: Path
+    response: str | None
+    out: Path
+    block: int
+    force: bool
+    strict: bool
+    client: Callable[[], Client | None]
 
 
 def reco(
@@ -37,67 +64,150 @@ def reco(
     if pedestal is None:
         raise InputError("no pedestal: name a pedestal run, a saved pedestal or a folder of them with --pedestal")
     chosen = Recipe.load(recipe).override(settings)
-    outcomes: list[dict[str, Any]] = []
-    with local_client(workers) as client, frame_progress(not (quiet or as_json)) as bar:
-        for path in runs:
-            task = bar.add_task(f"{path.name}: index", total=None)
-            try:
-                run = open_run(path)
-                # A run without any camera goes through as well: the error says so.
-                names: list[str | None] = [camera] if camera else [each.name for each in run.cameras]
-                for name in names or [None]:
-                    outcomes.append(
-                        _one(
-                            run, name, bar, task,
-                            pedestal=pedestal, response=vignetting, recipe=chosen, client=client, block=block, out=out,
-                            force=force, strict=strict,
-                        )
-                    )  # fmt: skip
-            except (InputError, DataError) as error:
-                outcomes.append(
-                    {"status": "failed", "input": str(path), "error": str(error), "kind": type(error).__name__}
-                )
-            bar.remove_task(task)
+    outcomes: list[Outcome] = []
+    with frame_progress(not (quiet or as_json)) as bar, ExitStack() as stack:
+        # Workers take seconds to start: only when there is something to do.
+        client = cache(lambda: stack.enter_context(local_client(workers)))
+        request = Request(chosen, pedestal, vignetting, out, block, force, strict, client)
+        watch = _Watch(bar)
+        try:
+            for path in runs:
+                for outcome in _outcomes(path, camera, request, watch):
+                    outcomes.append(outcome)
+                if strict and outcomes[-1]["status"] == "failed":
+                    break
+        except KeyboardInterrupt:
+            stack.close()  # first: until they are closed, workers may commit what they were at
+            outcomes.append({"status": "interrupted", "input": str(path), **watch.committed()})
     if as_json:
         print_json(outcomes)
     elif not quiet:
         print_outcomes(outcomes)
     for outcome in outcomes:
         if outcome["status"] == "failed":
-            ERR.print(f"{outcome['input']}: {outcome['error']}", style="red", markup=False, soft_wrap=True)
+            print_error(outcome["error"])
+        elif outcome["status"] == "interrupted":
+            raise Interrupted(_how_to_go_on(outcome))
     return _code(outcomes)
 
 
-def _one(run: Run, camera: str | None, bar: Any, task: Any, **options: Any) -> dict[str, Any]:
-    size = run.camera(camera).height * run.camera(camera).width * 2
+class _Watch:
+    """Shows how far the run at hand is, and remembers it."""
 
-    def watch(progress: Progress) -> None:
-        bar.update(
-            task,
-            description=f"{run.path.name}",
-            total=progress.total,
-            completed=progress.frames,
-            clusters=progress.clusters,
-            frame_bytes=size,
-        )
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None)
+        self._latest: Progress | None = None
 
-    result = reconstruct(run, camera=camera, watch=watch, **options)
+    def begin(self, what: str, size: int | None = None) -> None:
+        """Start from nothing; ``size`` is that of a frame in bytes, once it is known."""
+        self._latest = None
+        self._bar.remove_task(self._task)
+        fields: dict[str, Any] = {} if size is None else {"frame_bytes": size}
+        self._task = self._bar.add_task(what, total=None, **fields)
+
+    def pedestal(self, frames: int, total: int) -> None:
+        """Frames of the pedestal run that were read."""
+        self._bar.update(self._task, completed=frames, total=total)
+
+    def __call__(self, progress: Progress) -> None:
+        """Frames that were reconstructed."""
+        self._latest = progress
+        self._bar.update(self._task, completed=progress.frames, total=progress.total, clusters=progress.clusters)
+
+    def committed(self) -> dict[str, int]:
+        """Frames of the run at hand that a second start need not do, and all of them; nothing if it had not begun."""
+        if self._latest is None:
+            return {}
+        parts, total = self._latest.parts, self._latest.total
+        if not parts.is_dir():  # merged and published already
+            return {"frames": total, "total": total}
+        return {"frames": sum(each.stop - each.start for each in committed_parts(parts)), "total": total}
+
+
+def _outcomes(path: Path, camera: str | None, request: Request, watch: _Watch) -> Iterator[Outcome]:
+    """Do one run, camera by camera, and say what became of each."""
+    watch.begin(f"{path.name}: index")
+    try:
+        run = open_run(path)
+        # A run without any camera goes through as well: the error says so.
+        names: list[str | None] = [camera] if camera else [each.name for each in run.cameras]
+    except CygnoError as error:
+        yield _failure(path, None, error)
+        return
+    for name in names or [None]:
+        try:
+            yield _one(run, name, request, watch)
+        except CygnoError as error:
+            yield _failure(path, name, error)
+
+
+def _one(run: Run, camera: str | None, request: Request, watch: _Watch) -> Outcome:
+    sensor = run.camera(camera)
+    check_camera(request.recipe, sensor)
+    what, size = f"{run.path.name} {sensor.name}", 2 * sensor.height * sensor.width
+    watch.begin(f"{what}: pedestal", size)
+    pedestal = find_pedestal(
+        request.pedestal,
+        run.number,
+        sensor,
+        orientation=request.recipe["orient"]["orientation"],
+        progress=watch.pedestal,
+    )
+    watch.begin(what, size)
+    result = reconstruct(
+        run,
+        pedestal=pedestal,
+        response=request.response,
+        recipe=request.recipe,
+        camera=sensor.name,
+        client=request.client,
+        block=request.block,
+        out=request.out,
+        force=request.force,
+        strict=request.strict,
+        watch=watch,
+    )
     return {**result.summary, "resumed_frames": result.resumed}
 
 
-def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
+def _failure(path: Path, camera: str | None, error: CygnoError) -> Outcome:
+    text = str(error)
+    where = " ".join([str(path), *([camera] if camera else [])])
+    return {
+        "status": "failed",
+        "input": str(path),
+        "camera": camera,
+        "error": text if str(path) in text else f"{where}: {text}",
+        "kind": type(error).__name__,
+    }
+
+
+def _how_to_go_on(outcome: Outcome) -> str:
+    name = Path(outcome["input"]).name
+    if "frames" not in outcome:
+        return f"interrupted before the first frame of {name}; the same command goes on from there"
+    return (
+        f"interrupted: {outcome['frames']} of {outcome['total']} frames of {name} are committed; "
+        "the same command goes on from there"
+    )
+
+
+def print_outcomes(outcomes: list[Outcome]) -> None:
     """Print what became of each run."""
     for outcome in outcomes:
-        if outcome["status"] == "failed":
+        if outcome["status"] in ("failed", "interrupted"):
             continue
         frames, fresh = outcome["frames"], outcome["frames"] - outcome["resumed_frames"]
+        before = f" ({outcome['resumed_frames']} of them done before)" if outcome["resumed_frames"] else ""
         facts = {
-            "frames": f"{frames}" + (f" ({outcome['resumed_frames']} were done before)" if fresh < frames else ""),
+            "frames": f"{frames}{before}",
             "clusters": outcome["clusters"],
             "vetoed as sparks": len(outcome["vetoed"]) or "none",
             "faults of the file": len(outcome["faults"]) or "none",
-            "wall time": f"{outcome['wall_s']:.1f} s"
-            + (f", {fresh / outcome['wall_s']:.1f} frames/s" if fresh else ""),
+            "wall time": f"{outcome['wall_s']:.1f} s, {fresh / outcome['wall_s']:.1f} frames/s"
+            if fresh > 0
+            else "nothing was left to do",
             "recipe, key": f"{outcome['recipe']}, {outcome['key']}",
             "ROOT file": outcome["output"],
             "dataset": outcome["dataset"],
@@ -114,14 +224,22 @@ def print_outcomes(outcomes: list[dict[str, Any]]) -> None:
         OUT.print()
     if len(outcomes) > 1:
         table = [
-            (Path(each["input"]).name, each["status"], each.get("frames", ""), each.get("clusters", ""))
+            (
+                Path(each["input"]).name,
+                each.get("camera") or "",
+                each["status"],
+                each.get("frames", ""),
+                each.get("clusters", ""),
+            )
             for each in outcomes
         ]
-        print_table("runs", ("run", "status", "frames ", "clusters "), table)
+        print_table("runs", ("run", "camera", "status", "frames ", "clusters "), table)
 
 
-def _code(outcomes: list[dict[str, Any]]) -> int:
-    statuses = {(outcome["status"], outcome.get("kind")) for outcome in outcomes}
-    if ("failed", "InputError") in statuses:
-        return INPUT if len(outcomes) == 1 else BAD_DATA
-    return GOOD if statuses <= {("good", None)} else BAD_DATA
+def _code(outcomes: list[Outcome]) -> int:
+    failures = {outcome["kind"] for outcome in outcomes if outcome["status"] == "failed"}
+    if TransientError.__name__ in failures:
+        return TRANSIENT
+    if failures == {InputError.__name__} and all(outcome["status"] == "failed" for outcome in outcomes):
+        return INPUT
+    return GOOD if all(outcome["status"] == "good" for outcome in outcomes) else BAD_DATA

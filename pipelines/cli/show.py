@@ -22,7 +22,7 @@ from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
 from cygnoreco.tables import Tables
 from pipelines.cli import GOOD
-from pipelines.cli.console import OUT
+from pipelines.cli.console import print_line
 
 
 def show(
@@ -55,7 +55,7 @@ def show(
         stored=stored,
     )
     (show_html if target.suffix == ".html" else show_png)(view, target)
-    OUT.print(str(target), markup=False, soft_wrap=True)
+    print_line(target)
     return GOOD
 
 
@@ -111,8 +111,8 @@ def event_view(
 def _found_now(
     run: Run, frame: NDArray[Any], event: int, calibration: Calibration, recipe: Recipe, camera: str | None
 ) -> Tables:
-    # All pixels are kept, whatever the recipe saves: they give the outlines.
-    every_pixel = recipe.override(["redpix.min_integral=-1e12", "redpix.max_length=1e12"])
+    # The pixels of all clusters are kept, whatever the recipe saves: they give the outlines.
+    every_pixel = recipe.override(["redpix.min_integral=0", "redpix.max_length=1e12", "redpix.max_pixels=1000000000"])
     table = run.table(camera)
     tables, _ = reconstruct_block(
         frame,

@@ -116,6 +116,15 @@ def test_zarr_gives_back_the_tables(tmp_path: Path) -> None:
     assert same(load_tables(tmp_path), tables)
 
 
+def test_zarr_tables_longer_than_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cygnoreco.io.zarr_tables.CHUNK", 64)
+    tables = random_tables(150)
+    lengths = {"events": 150, "clusters": len(tables.clusters), "redpix": len(tables.redpix)}
+    pieces = [tables.rows(start, min(start + 7, 150)) for start in range(0, 150, 7)]
+    write_zarr(tmp_path / "t.zarr", pieces, lengths=lengths, provenance={})
+    assert same(read_zarr(tmp_path / "t.zarr"), tables)
+
+
 def test_zarr_without_anything(tmp_path: Path) -> None:
     write_zarr(tmp_path / "t.zarr", [], lengths=dict.fromkeys(("events", "clusters", "redpix"), 0), provenance={})
     assert same(read_zarr(tmp_path / "t.zarr"), empty_tables())
