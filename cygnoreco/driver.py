@@ -273,7 +273,7 @@ def _receipts(parts: Any, client: Client | None) -> Iterator[Receipt]:
         return
     from distributed import KilledWorker, as_completed
 
-    futures = client.compute(blocks)
+    futures = client.compute(blocks, retries=2)  # a passing fault of a disk, say
     try:
         for future in as_completed(futures):
             yield future.result()[0]

@@ -323,7 +323,7 @@ def test_a_block_that_kills_its_workers_is_named(
     small_runs: SmallRuns, tmp_path: Path, cluster_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cygnoreco.graph._commit", _die)
-    with pytest.raises(TransientError, match="several workers died on one block"):
+    with pytest.raises(TransientError, match="workers died again and again on the same block"):
         reco(small_runs, tmp_path, block=14, client=cluster_client)
 
 
