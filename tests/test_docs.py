@@ -167,15 +167,11 @@ def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["how-to.md", "output.md"])
-def test_python_of_the_pages_runs(name: str, demo_runs: Path) -> None:
-    """All blocks of a page in one namespace; the page on the output reads what the other one left, or makes it."""
-    blocks = code_blocks(ROOT / "docs" / name, "python")
-    assert len(blocks) > 4
-    if name == "output.md":
-        before = "from cygnoreco import reconstruct\n"
-        blocks.insert(0, before + "reconstruct('run05001.mid.gz', pedestal='run05000.mid.gz', out='reco')\n")
-    run_code("\n".join(blocks), demo_runs)
+def test_python_of_the_pages_runs(demo_runs: Path) -> None:
+    """All blocks of a page in one namespace; the page on the output reads what the other one leaves."""
+    pages = [code_blocks(ROOT / "docs" / name, "python") for name in ("how-to.md", "output.md")]
+    assert all(len(blocks) > 4 for blocks in pages)
+    run_code("\n".join(block for blocks in pages for block in blocks), demo_runs)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.errors import CygnoError, InputError
 from cygnoreco.image.orient import Orientation
-from cygnoreco.io.opening import open_source
+from cygnoreco.io.odb import lookup
+from cygnoreco.io.opening import open_source, settings_of
 from cygnoreco.io.source import Source
 from cygnoreco.types import Camera, Frames
 
@@ -62,7 +62,7 @@ def find_pedestal(
     else:
         path = Path(which)
         if path.is_dir() and path.suffix != ".zarr":
-            path = latest_before(path, run, camera)
+            path = latest_before(path, run)
         pedestal = load_or_make(path, camera, orientation=orientation, cache=cache, progress=progress)
     if pedestal.mean.shape != camera.shape:
         raise InputError(
@@ -163,7 +163,7 @@ def is_saved_map(path: Path) -> bool:
     return path.suffix == ".npz" or (path.suffix == ".root" and path.name.startswith("pedmap"))
 
 
-def latest_before(folder: Path, run: int, camera: Camera) -> Path:
+def latest_before(folder: Path, run: int) -> Path:
     """Latest pedestal in a folder that is valid for a run.
 
     Saved maps, and raw runs whose settings say that they are pedestal runs (``/Configurations/Pedestal``), with a run
@@ -180,18 +180,16 @@ def latest_before(folder: Path, run: int, camera: Camera) -> Path:
             if match := pattern.fullmatch(path.name):
                 found.append((int(match[1]), rank, path))
     for number, rank, path in sorted(found, reverse=True):
-        if number <= run and (rank == 1 or _says_pedestal(path, camera)):
+        if number <= run and (rank == 1 or _says_pedestal(path)):
             return path
     there = ", ".join(str(number) for number in sorted({number for number, _, _ in found})) or "none"
     raise InputError(f"no pedestal in '{folder}' at or before run {run}; runs and maps there: {there}")
 
 
-def _says_pedestal(path: Path, camera: Camera) -> bool:
+def _says_pedestal(path: Path) -> bool:
     try:
-        source = open_source(path)
+        flag = lookup(settings_of(path), "/Configurations/Pedestal", False)
     except CygnoError as error:
         _LOG.warning("'%s' is passed over in the search for a pedestal: %s", path, error)
         return False
-    settings: Mapping[str, Any] = source.odb().get("Configurations", {})
-    flag = settings.get("Pedestal", False)
-    return flag in (True, 1, "y", "true") and camera in source.cameras
+    return flag in (True, 1, "y", "true")

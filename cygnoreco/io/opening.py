@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cygnoreco.errors import DataError, InputError, nearest
 from cygnoreco.io.source import Source
@@ -72,6 +73,30 @@ def open_source(
     from cygnoreco.io.midas_source import open_midas
 
     return open_midas(path, shapes=shapes, cache=cache)
+
+
+def settings_of(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Read the settings at the begin of a run, secrets redacted, and of a MIDAS file nothing more.
+
+    Opening a run reads a MIDAS file to its end; this looks at the first event only. Empty if there are no settings.
+
+    Raises
+    ------
+    InputError, DataError
+        As for :func:`open_source`.
+    """
+    path = Path(path)
+    if container_of(path) != "midas":
+        return open_source(path).odb()
+    from cygnoreco.io.midas import BEGIN_OF_RUN
+    from cygnoreco.io.midas_events import iter_events
+    from cygnoreco.io.odb import parse_odb, redact
+    from cygnoreco.types import Fault
+
+    first = next(iter_events(path), None)
+    if first is None or isinstance(first, Fault) or first.fault or first.header.event_id != BEGIN_OF_RUN:
+        return {}
+    return redact(parse_odb(first.payload))
 
 
 def container_of(path: str | os.PathLike[str]) -> str:

@@ -11,12 +11,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from types import FrameType
 
 GOOD, BUG, INPUT, BAD_DATA, TRANSIENT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 _RESUMABLE = "interrupted; what was committed is kept, and the same command goes on from there"
 _SHOW_CURSOR = "\x1b[?25h"
+#: Closing the workers takes a second or two.
+_PATIENCE_S = 5.0
 
 
 class Interrupted(Exception):
@@ -86,16 +89,22 @@ def _on_interrupt(handler: signal._HANDLER) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """First interrupt: unwind, closing workers and files on the way. The next one does not wait for that."""
-    _on_interrupt(_leave_at_once)
+    """First interrupt: unwind, closing workers and files on the way.
+
+    More of them are passed over at first: terminals and wrappers like to send the same one twice. Should the way out
+    take long, the next one ends it: what is on the disk is whole or has a temporary name, and workers leave by
+    themselves when the driver is gone.
+    """
+    first = time.monotonic()
+
+    def leave_at_once(number: int, frame: FrameType | None) -> None:
+        if time.monotonic() - first > _PATIENCE_S:
+            _say((_SHOW_CURSOR if sys.stderr.isatty() else "") + _RESUMABLE)
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+
+    _on_interrupt(leave_at_once)
     raise KeyboardInterrupt
-
-
-def _leave_at_once(number: int, frame: FrameType | None) -> None:
-    """Second interrupt: what is on the disk is whole or has a temporary name, and workers notice that we are gone."""
-    _say((_SHOW_CURSOR if sys.stderr.isatty() else "") + _RESUMABLE)
-    sys.stderr.flush()
-    os._exit(INTERRUPTED)
 
 
 def _say(text: str) -> None:

@@ -9,8 +9,6 @@ import typer
 
 app = typer.Typer(
     name="cygnoreco",
-    help="Reconstruct raw runs of optical time projection chambers.",
-    epilog="Exit codes: 0 good, 1 bug, 2 usage or input, 3 done with bad events or runs, 4 try again, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -34,6 +32,27 @@ WorkersOption = Annotated[
 ]
 RecipeOption = Annotated[str, typer.Option(help="Name of a shipped recipe or a TOML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="stage.parameter=value; may be repeated.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"cygnoreco {version('cygnoreco')}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Example: cygnoreco demo -o demo/\n\n"
+    "Exit codes: 0 all good; 1 a bug; 2 wrong usage or input; 3 done, but with bad events or bad runs; "
+    "4 a passing fault, try again; 130 interrupted, the same command goes on."
+)
+def cygnoreco(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Reconstruct raw runs of optical time projection chambers."""
 
 
 @app.command(epilog="Example: cygnoreco reco run05001.mid.gz --pedestal run05000.mid.gz -o reco/")
@@ -156,7 +175,9 @@ def show(
     return command(what, pedestal, vignetting, recipe, settings or [], reco, out, camera)
 
 
-recipes = typer.Typer(help="List, print and compare recipes.", no_args_is_help=True)
+recipes = typer.Typer(
+    help="List, print and compare recipes.", epilog="Example: cygnoreco recipes list", no_args_is_help=True
+)
 app.add_typer(recipes, name="recipes")
 
 
