@@ -75,7 +75,7 @@ def test_a_broken_candidate_is_passed_over_aloud(
 def test_what_does_not_fit_is_refused(small_runs: SmallRuns, pedestal: Pedestal, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="256 x 320 pixels, CAM0 of run 11 has 512 x 512"):
         find_pedestal(pedestal, 11, Camera("CAM0", 512, 512))
-    with pytest.raises(InputError, match="no camera 'CAM3' in the pedestal run .* there: CAM0"):
+    with pytest.raises(InputError, match=r"no camera 'CAM3' in the pedestal run .* there: CAM0"):
         find_pedestal(small_runs.pedestal, 11, Camera("CAM3", 256, 320), cache=tmp_path)
     with pytest.raises(InputError, match="no pedestal at"):
         find_pedestal(tmp_path / "absent.npz", 11, CAMERA)
