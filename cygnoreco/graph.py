@@ -26,10 +26,10 @@ from cygnoreco.chain import Calibration, calibrate, check_camera, correct, recon
 from cygnoreco.errors import DataError
 from cygnoreco.io.opening import open_source
 from cygnoreco.io.parts import write_part
-from cygnoreco.io.source import Source
+from cygnoreco.io.source import Source, read_frames
 from cygnoreco.lineage import canonical_json
 from cygnoreco.recipe import Recipe
-from cygnoreco.types import Camera, Fault, Frames
+from cygnoreco.types import Camera, Frames
 
 Bounds = Sequence[tuple[int, int]]
 
@@ -216,48 +216,6 @@ def _commit(
         Path(folder), start, stop, tables, seconds={"read": read_s, **seconds}, size=frames.nbytes, faults=faults
     )
     return receipts
-
-
-def read_frames(source: Source, camera: str, start: int, stop: int) -> tuple[Frames, NDArray[Any], tuple[Fault, ...]]:
-    """Read a block and leave out the frames that cannot be read.
-
-    What is wrong with a file is mostly found when it is opened, but some damage shows only when pixels are inflated.
-
-    Parameters
-    ----------
-    source : Source
-        The run.
-    camera : str
-        Bank name.
-    start, stop : int
-        Frames of the block.
-
-    Returns
-    -------
-    frames : ndarray
-        (n, H, W) uint16, n at most ``stop - start``.
-    rows : ndarray
-        (n,) ``FRAME_DTYPE``, their rows of the frame table.
-    faults : tuple of Fault
-        One a frame left out.
-    """
-    rows = source.table(camera)[start:stop]
-    try:
-        return source.read(camera, start, stop), rows, ()
-    except DataError:
-        pass  # one of the frames, or several: each is tried by itself
-    frames: list[Frames] = []
-    kept: list[int] = []
-    faults: list[Fault] = []
-    for place in range(start, stop):
-        try:
-            frames.append(source.read(camera, place, place + 1))
-            kept.append(place - start)
-        except DataError as error:
-            event = int(rows["event"][place - start])
-            faults.append(Fault("unreadable", str(error), event=error.event, offset=error.offset, frame=event))
-    shape = next(each.shape for each in source.cameras if each.name == camera)
-    return np.concatenate([np.empty((0, *shape), np.uint16), *frames]), rows[kept], tuple(faults)
 
 
 def _once(size: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -18,8 +18,8 @@ from cygnoreco.io.source import Source
 from cygnoreco.types import Camera, Frames
 
 _LOG = logging.getLogger(__name__)
-_MAP = re.compile(r"(?:pedmap_run|pedestal[-_]run)(\d+).*\.(?:root|npz)")
-_RAW = re.compile(r"(?:run|histograms_Run)(\d+)\.(?:mid(?:\.gz|\.lz4|\.bz2)?|root|h5|zarr)")
+_MAP = re.compile(r"(?:pedmap_run|pedestal_run)(\d+)(?:_(CAM\w*?))?(?:_rebin1)?\.(?:root|npz)")
+_RAW = re.compile(r"(?:run|histograms_Run)(\d+)()\.(?:mid(?:\.gz|\.lz4|\.bz2)?|root|h5|zarr)")
 
 #: Frames read at a time.
 BLOCK = 8
@@ -55,15 +55,17 @@ def find_pedestal(
     Raises
     ------
     InputError
-        Nothing suitable there, or a map of another shape.
+        Nothing suitable there, or a pedestal of another camera or shape.
     """
     if isinstance(which, Pedestal):
         pedestal = which
     else:
         path = Path(which)
         if path.is_dir() and path.suffix != ".zarr":
-            path = latest_before(path, run)
+            path = latest_before(path, run, camera.name)
         pedestal = load_or_make(path, camera, orientation=orientation, cache=cache, progress=progress)
+    if pedestal.camera not in ("", camera.name):
+        raise InputError(f"the pedestal of run {pedestal.run} is of {pedestal.camera}, that of {camera.name} is needed")
     if pedestal.mean.shape != camera.shape:
         raise InputError(
             f"the pedestal of run {pedestal.run} has {pedestal.mean.shape[0]} x {pedestal.mean.shape[1]} pixels, "
@@ -163,11 +165,12 @@ def is_saved_map(path: Path) -> bool:
     return path.suffix == ".npz" or (path.suffix == ".root" and path.name.startswith("pedmap"))
 
 
-def latest_before(folder: Path, run: int) -> Path:
+def latest_before(folder: Path, run: int, camera: str) -> Path:
     """Latest pedestal in a folder that is valid for a run.
 
     Saved maps, and raw runs whose settings say that they are pedestal runs (``/Configurations/Pedestal``), with a run
-    number not above the run's. Of a map and a raw run of one number the map is taken: it costs nothing.
+    number not above the run's. Maps that are named after another camera do not count. Of a map and a raw run of one
+    number the map is taken: it costs nothing.
 
     Raises
     ------
@@ -177,7 +180,8 @@ def latest_before(folder: Path, run: int) -> Path:
     found: list[tuple[int, int, Path]] = []
     for path in folder.iterdir():
         for pattern, rank in ((_MAP, 1), (_RAW, 0)):
-            if match := pattern.fullmatch(path.name):
+            match = pattern.fullmatch(path.name)
+            if match and match[2] in (None, "", camera):
                 found.append((int(match[1]), rank, path))
     for number, rank, path in sorted(found, reverse=True):
         if number <= run and (rank == 1 or _says_pedestal(path)):

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from cygnoreco.errors import DataError, InputError
+from cygnoreco.io.convert import verify_copy
 from cygnoreco.io.midas import INTERNAL_EVENTS, bank_name
 from cygnoreco.io.midas_index import MidasIndex, load_index
 from cygnoreco.io.midas_source import MidasSource, source_of
 from cygnoreco.io.odb import lookup
 from cygnoreco.io.opening import container_of, open_source
-from cygnoreco.io.source import Source
+from cygnoreco.io.source import Source, read_frames
+from cygnoreco.io.stored import StoredSource
 from cygnoreco.types import Camera, Fault
 
 #: First line of the list of events.
@@ -241,26 +243,29 @@ def verify_run(
         unreadable: list[Fault] = []
     else:
         source = open_source(path, shapes=shapes, cache=cache)
-        unreadable = _unreadable_frames(source)
-    frames = sum(len(source.table(camera.name)) for camera in source.cameras) - len(unreadable)
+        unreadable = _damage(source)
+    frames = sum(len(source.table(camera.name)) for camera in source.cameras)
+    frames -= sum(fault.frame is not None for fault in unreadable)
     return Verification(path, source.container, source.digest, frames, (*source.faults, *unreadable))
 
 
-def _unreadable_frames(source: Source) -> list[Fault]:
-    faults = []
+def _damage(source: Source) -> list[Fault]:
+    """Find what shows only on reading: frames that cannot be read, or a copy that is not what was written."""
+    if isinstance(source, StoredSource) and source.header is not None:
+        try:
+            verify_copy(source.path)
+        except DataError as error:
+            whole = Fault("content", str(error))
+        else:
+            return []
+    else:
+        whole = None
+    faults: list[Fault] = []
     for camera in source.cameras:
-        events = source.table(camera.name)["event"]
-        for start in range(0, len(events), _BLOCK):
-            stop = min(start + _BLOCK, len(events))
-            try:
-                source.read(camera.name, start, stop)
-            except DataError:
-                for row in range(start, stop):
-                    try:
-                        source.read(camera.name, row, row + 1)
-                    except DataError as error:
-                        faults.append(Fault("unreadable", str(error), frame=int(events[row])))
-    return faults
+        n = len(source.table(camera.name))
+        for start in range(0, n, _BLOCK):
+            faults += read_frames(source, camera.name, start, min(start + _BLOCK, n))[2]
+    return faults or ([whole] if whole else [])
 
 
 def _event_summaries(index: MidasIndex) -> tuple[EventSummary, ...]:

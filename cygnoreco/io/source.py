@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
+from cygnoreco.errors import DataError
 from cygnoreco.types import Camera, Fault, Frames
 
 
@@ -66,3 +68,45 @@ class Source(Protocol):
     def odb(self) -> Mapping[str, Any]:
         """Return the settings at the begin of the run as nested dictionaries, secrets redacted; empty if none."""
         ...
+
+
+def read_frames(source: Source, camera: str, start: int, stop: int) -> tuple[Frames, NDArray[Any], tuple[Fault, ...]]:
+    """Read a block and leave out the frames that cannot be read.
+
+    What is wrong with a file is mostly found when it is opened, but some damage shows only when pixels are inflated.
+
+    Parameters
+    ----------
+    source : Source
+        The run.
+    camera : str
+        Bank name.
+    start, stop : int
+        Frames of the block.
+
+    Returns
+    -------
+    frames : ndarray
+        (n, H, W) uint16, n at most ``stop - start``.
+    rows : ndarray
+        (n,) ``FRAME_DTYPE``, their rows of the frame table.
+    faults : tuple of Fault
+        One a frame left out.
+    """
+    rows = source.table(camera)[start:stop]
+    try:
+        return source.read(camera, start, stop), rows, ()
+    except DataError:
+        pass  # one of the frames, or several: each is tried by itself
+    frames: list[Frames] = []
+    kept: list[int] = []
+    faults: list[Fault] = []
+    for place in range(start, stop):
+        try:
+            frames.append(source.read(camera, place, place + 1))
+            kept.append(place - start)
+        except DataError as error:
+            event = int(rows["event"][place - start])
+            faults.append(Fault("unreadable", str(error), event=error.event, offset=error.offset, frame=event))
+    shape = next(each.shape for each in source.cameras if each.name == camera)
+    return np.concatenate([np.empty((0, *shape), np.uint16), *frames]), rows[kept], tuple(faults)

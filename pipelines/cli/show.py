@@ -91,7 +91,7 @@ def event_view(
     check_camera(recipe, sensor)
     frame = run.frame(event, camera)[np.newaxis]
     calibration = calibrate(
-        find_pedestal(pedestal, run.number, sensor),
+        find_pedestal(pedestal, run.number, sensor, orientation=recipe["orient"]["orientation"]),
         load_response(response or recipe.vignetting, sensor.shape, **recipe["response"]),
         recipe,
         run.source.origin,

@@ -47,11 +47,11 @@ def test_the_latest_pedestal_not_after_the_run_is_taken(
     pedestal.save(tmp_path / "pedestal_run00008.npz")
     pedestal.save_root(tmp_path / "pedmap_run20_rebin1.root")
     (tmp_path / "notes.txt").write_text("run00015.mid.gz")
-    assert latest_before(tmp_path, 15).name == "run00010.mid.gz"
-    assert latest_before(tmp_path, 9).name == "pedestal_run00008.npz"
-    assert latest_before(tmp_path, 20).name == "pedmap_run20_rebin1.root"
+    assert latest_before(tmp_path, 15, "CAM0").name == "run00010.mid.gz"
+    assert latest_before(tmp_path, 9, "CAM0").name == "pedestal_run00008.npz"
+    assert latest_before(tmp_path, 20, "CAM0").name == "pedmap_run20_rebin1.root"
     with pytest.raises(InputError, match=r"no pedestal in .* at or before run 7; runs and maps there: 8, 10, 11, 20"):
-        latest_before(tmp_path, 7)
+        latest_before(tmp_path, 7, "CAM0")
 
 
 def test_a_map_is_preferred_to_the_raw_run_of_its_number(
@@ -59,7 +59,7 @@ def test_a_map_is_preferred_to_the_raw_run_of_its_number(
 ) -> None:
     shutil.copy(small_runs.pedestal, tmp_path / "run00010.mid.gz")
     pedestal.save(tmp_path / "pedestal_run00010.npz")
-    assert latest_before(tmp_path, 11).suffix == ".npz"
+    assert latest_before(tmp_path, 11, "CAM0").suffix == ".npz"
 
 
 def test_a_broken_candidate_is_passed_over_aloud(
@@ -68,8 +68,18 @@ def test_a_broken_candidate_is_passed_over_aloud(
     shutil.copy(small_runs.pedestal, tmp_path / "run00010.mid.gz")
     (tmp_path / "run00011.root").write_bytes(b"not ROOT")
     with caplog.at_level(logging.WARNING):
-        assert latest_before(tmp_path, 12).name == "run00010.mid.gz"
+        assert latest_before(tmp_path, 12, "CAM0").name == "run00010.mid.gz"
     assert "run00011.root' is passed over" in caplog.text
+
+
+def test_maps_of_another_camera_do_not_count(pedestal: Pedestal, tmp_path: Path) -> None:
+    pedestal.save(tmp_path / "pedestal_run00010_CAM0.npz")
+    pedestal.save_root(tmp_path / "pedmap_run12_CAM1_rebin1.root")
+    pedestal.save_root(tmp_path / "pedmap_run12_rebin4.root")  # not of single pixels: no candidate either
+    assert latest_before(tmp_path, 20, "CAM0").name == "pedestal_run00010_CAM0.npz"
+    assert latest_before(tmp_path, 20, "CAM1").name == "pedmap_run12_CAM1_rebin1.root"
+    with pytest.raises(InputError, match="the pedestal of run 10 is of CAM0, that of CAM1 is needed"):
+        find_pedestal(pedestal, 11, Camera("CAM1", 256, 320))
 
 
 def test_what_does_not_fit_is_refused(small_runs: SmallRuns, pedestal: Pedestal, tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import os
 import zlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from cygnoreco.errors import InputError
+from cygnoreco.io.convert import convert
 from cygnoreco.io.inspect import EVENT_LINES_HEADER, event_lines, odb_extract, run_info, verify_run
 from cygnoreco.io.midas_writer import MidasWriter
 from tests.io.midas_files import HEIGHT, SHAPES, START, WIDTH, event_offsets, frames, write_run
@@ -107,3 +109,15 @@ def test_other_containers_are_summarised_and_verified_as_well(tmp_path: Path) ->
     assert verify_run(path).frames == 3
     with pytest.raises(InputError, match="only MIDAS files have events"):
         list(event_lines(path))
+
+
+def test_verifying_a_copy_sees_exchanged_frames(tmp_path: Path) -> None:
+    copy = tmp_path / "run05001.h5"
+    convert(write_run(tmp_path / "run05001.mid", frames(4)), copy, "h5", shapes=SHAPES, cache=tmp_path / "cache")
+    assert not verify_run(copy).faults
+    with h5py.File(copy, "r+") as file:
+        stored = file["frames/CAM0"]
+        stored[0], stored[1] = stored[1], stored[0]
+    found = verify_run(copy)
+    assert [fault.kind for fault in found.faults] == ["content"]
+    assert found.frames == 4

@@ -1,0 +1,75 @@
+"""Ctrl-C, SIGTERM and dying workers: the run can be gone on with, and nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.conftest import SmallRuns
+from tests.pipelines.conftest import Command, Outcome, Running, content, parts, reco_options
+
+
+def stopped_cleanly(outcome: Outcome, running: Running, out: Path) -> None:
+    assert outcome.code == 130
+    committed = len(parts(out))  # one frame each
+    assert outcome.err.splitlines() == [
+        f"interrupted: {committed} of 120 frames of run00021.mid.gz are committed; the same command goes on from there"
+    ]
+    assert not list(out.rglob("*.partial-*"))
+    deadline = time.monotonic() + 5
+    while running.others() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert running.others() == {}
+
+
+def test_interrupted_twice_and_gone_on_with(
+    small_runs: SmallRuns, long_run: Path, tmp_path: Path, call: Command
+) -> None:
+    out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
+    arguments = ["reco", long_run, *reco_options(small_runs, out, "--block", 1, "--workers")]
+
+    running = Running(*arguments, 2)
+    running.wait_until(lambda: len(parts(out)) >= 4)
+    before = running.workers()
+    os.kill(before[0], signal.SIGKILL)  # Dask starts another one; the run goes on
+    at_death = len(parts(out))
+    running.wait_until(lambda: len(parts(out)) >= at_death + 8)
+    running.signal_group(signal.SIGINT)  # as a terminal does on Ctrl-C
+    time.sleep(0.1)
+    running.signal_group(signal.SIGINT)  # by an impatient user
+    stopped_cleanly(running.outcome(), running, out)
+
+    running = Running(*arguments, 0)
+    at_start = len(parts(out))
+    running.wait_until(lambda: len(parts(out)) >= at_start + 8)
+    running.signal_group(signal.SIGTERM)
+    stopped_cleanly(running.outcome(), running, out)
+
+    committed = len(parts(out))
+    final = call(*arguments, 0, "--json")
+    assert final.code == 0
+    (summary,) = final.document()
+    assert (summary["resumed_frames"], summary["frames"]) == (committed, 120)
+    assert call("reco", long_run, *reco_options(small_runs, undisturbed, "--workers", 0, "-q")).code == 0
+    assert content(out) == content(undisturbed)
+
+
+def test_interrupted_before_the_first_frame(small_runs: SmallRuns, tmp_path: Path, call: Command) -> None:
+    """In process: the signal comes while the pedestal is made."""
+    import pytest
+
+    from pipelines.cli import reco
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reco, "find_pedestal", interrupted)
+        outcome = call("reco", small_runs.data, *reco_options(small_runs, tmp_path, "--workers", 0, "--json"))
+    assert outcome.code == 130
+    assert outcome.document() == [{"status": "interrupted", "input": str(small_runs.data)}]
+    assert outcome.err == (
+        "interrupted before the first frame of run00011.mid.gz; the same command goes on from there\n"
+    )
