@@ -1,7 +1,8 @@
 """A reconstruction killed with SIGKILL at random moments and started again ends with the bytes of an undisturbed one.
 
-Kills the whole process group, driver and workers, each time after a random part of the time that an undisturbed run
-takes.
+Kills the whole process group, driver and workers. Every second kill comes at a random moment of the time that an
+undisturbed run takes, and so hits the start of workers as well; the others come when this start has committed a random
+number of blocks, and so hit the work.
 
 Example: python bench/kill.py --kills 10
 """
@@ -36,16 +37,29 @@ def content(out: Path) -> dict[str, str]:
     }
 
 
-def run_and_kill(call: list[str], after: float, environment: dict[str, str]) -> bool:
-    """Start, wait, kill the whole group; True if it had finished before."""
+def parts(out: Path) -> int:
+    return len(list(out.glob("datasets/*/parts/*.npz")))
+
+
+def run_and_kill(
+    call: list[str], environment: dict[str, str], out: Path, *, after_s: float, after_parts: int | None
+) -> tuple[bool, float]:
+    """Start, wait, kill the whole group; whether it had finished before, and the moment in seconds."""
+    start = time.perf_counter()
+    there = parts(out)
     process = subprocess.Popen(call, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
-    try:
-        process.wait(after)
-        return True
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return False
+    reached = after_parts is None
+    deadline = start + after_s
+    while process.poll() is None and not (reached and time.perf_counter() > deadline):
+        if not reached and parts(out) >= there + (after_parts or 0):
+            reached, deadline = True, time.perf_counter() + after_s
+        time.sleep(0.002)
+    moment = time.perf_counter() - start
+    if process.poll() is not None:
+        return True, moment
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return False, moment
 
 
 def main() -> None:
@@ -79,19 +93,25 @@ def main() -> None:
         duration = time.perf_counter() - start
         shutil.rmtree(home / "cache")  # index and pedestal are made, and killed, as well
         call = command(pedestal, data, home / "killed", arguments.workers, settings)
+        out = home / "killed"
         early = 0
         for kill in range(arguments.kills):
-            after = rng.uniform(0.1, 1.0) * duration
-            finished = run_and_kill(call, after, environment)
+            by_work = kill % 2 == 1
+            finished, moment = run_and_kill(
+                call,
+                environment,
+                out,
+                after_s=rng.uniform(0, 0.2) if by_work else rng.uniform(0, duration),
+                after_parts=rng.randint(1, max(1, arguments.frames // arguments.kills)) if by_work else None,
+            )
             early += finished
-            parts = len(list(home.glob("killed/datasets/*/parts/*.npz")))
-            state = "had finished" if finished else f"killed, {parts} parts committed"
-            print(f"{kill + 1:3d}  after {after:5.2f} s  {state}")
+            state = "had finished" if finished else f"killed, {parts(out)} parts committed"
+            print(f"{kill + 1:3d}  after {moment:5.2f} s  {state}", flush=True)
             if finished:
-                shutil.rmtree(home / "killed")
+                shutil.rmtree(out)
         subprocess.run(call, check=True, env=environment)
-        same = content(home / "killed") == content(home / "quiet")
-        leftovers = [str(path.relative_to(home)) for path in (home / "killed").rglob("*partial*")]
+        same = content(out) == content(home / "quiet")
+        leftovers = [str(path.relative_to(home)) for path in out.rglob("*partial*")]
         print(
             f"undisturbed {duration:.1f} s; {arguments.kills - early} kills; identical: {same}; leftovers: {leftovers}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from cygnoreco.io.midas_writer import MidasWriter
@@ -162,19 +164,37 @@ class Running:
 
     def others(self) -> dict[int, str]:
         """Processes of the group that run, but for the first one: command line by process number."""
-        listing = subprocess.run(
-            ["ps", "-A", "-o", "pid=,pgid=,stat=,args="], check=True, capture_output=True, text=True
-        ).stdout
         found = {}
-        for line in listing.splitlines():
-            pid, group, state, command = line.split(maxsplit=3)
-            if int(group) == self._process.pid != int(pid) and not state.startswith("Z"):
-                found[int(pid)] = command
-        return found
+        for process in psutil.process_iter(["cmdline", "status"]):
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(process.pid) == self._process.pid != process.pid:
+                    found[process.pid] = process.info
+        return {
+            pid: " ".join(info["cmdline"] or [])
+            for pid, info in found.items()
+            if info["status"] != psutil.STATUS_ZOMBIE
+        }
+
+    def close(self) -> None:
+        """Kill what a failed test left running."""
+        for pid in self.others():
+            os.kill(pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.communicate()
 
     def workers(self) -> list[int]:
         """Process numbers of Dask's workers."""
         return [pid for pid, command in self.others().items() if "spawn_main" in command]
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start commands in processes of their own; none outlives the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(contextlib.closing(Running(*arguments)))
 
 
 def parts(out: Path) -> list[Path]:

@@ -7,8 +7,11 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
+from pipelines.cli import reco
 from tests.conftest import SmallRuns
-from tests.pipelines.conftest import Command, Outcome, Running, content, parts, reco_options
+from tests.pipelines.conftest import Command, Outcome, Running, Start, content, parts, reco_options
 
 
 def stopped_cleanly(outcome: Outcome, running: Running, out: Path) -> None:
@@ -25,12 +28,12 @@ def stopped_cleanly(outcome: Outcome, running: Running, out: Path) -> None:
 
 
 def test_interrupted_twice_and_gone_on_with(
-    small_runs: SmallRuns, long_run: Path, tmp_path: Path, call: Command
+    small_runs: SmallRuns, long_run: Path, tmp_path: Path, call: Command, start: Start
 ) -> None:
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
     arguments = ["reco", long_run, *reco_options(small_runs, out, "--block", 1, "--workers")]
 
-    running = Running(*arguments, 2)
+    running = start(*arguments, 2)
     running.wait_until(lambda: len(parts(out)) >= 4)
     before = running.workers()
     os.kill(before[0], signal.SIGKILL)  # Dask starts another one; the run goes on
@@ -41,7 +44,7 @@ def test_interrupted_twice_and_gone_on_with(
     running.signal_group(signal.SIGINT)  # by an impatient user
     stopped_cleanly(running.outcome(), running, out)
 
-    running = Running(*arguments, 0)
+    running = start(*arguments, 0)
     at_start = len(parts(out))
     running.wait_until(lambda: len(parts(out)) >= at_start + 8)
     running.signal_group(signal.SIGTERM)
@@ -56,18 +59,16 @@ def test_interrupted_twice_and_gone_on_with(
     assert content(out) == content(undisturbed)
 
 
-def test_interrupted_before_the_first_frame(small_runs: SmallRuns, tmp_path: Path, call: Command) -> None:
-    """In process: the signal comes while the pedestal is made."""
-    import pytest
-
-    from pipelines.cli import reco
+def test_interrupted_before_the_first_frame(
+    small_runs: SmallRuns, tmp_path: Path, call: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process: the signal comes while the pedestal is made."""
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reco, "find_pedestal", interrupted)
-        outcome = call("reco", small_runs.data, *reco_options(small_runs, tmp_path, "--workers", 0, "--json"))
+    monkeypatch.setattr(reco, "find_pedestal", interrupted)
+    outcome = call("reco", small_runs.data, *reco_options(small_runs, tmp_path, "--workers", 0, "--json"))
     assert outcome.code == 130
     assert outcome.document() == [{"status": "interrupted", "input": str(small_runs.data)}]
     assert outcome.err == (

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from tests.conftest import SmallRuns
-from tests.pipelines.conftest import Command, Running, content, parts, reco_options
+from tests.pipelines.conftest import Command, Start, content, parts, reco_options
 
 
-def test_killed_at_random_moments(small_runs: SmallRuns, tmp_path: Path, call: Command) -> None:
+def test_killed_at_random_moments(small_runs: SmallRuns, tmp_path: Path, call: Command, start: Start) -> None:
     """SIGKILL to driver and workers: by the clock, which often hits the start, and by blocks, which hits the work."""
     rng = random.Random(7)
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
@@ -19,7 +19,7 @@ def test_killed_at_random_moments(small_runs: SmallRuns, tmp_path: Path, call: C
     arguments = ["reco", small_runs.data, *reco_options(small_runs, killed, "--block", 1, "-q", "--workers")]
     most = 0
     for workers, blocks in ((0, 2), (2, 5), (0, 8)):
-        running = Running(*arguments, workers)
+        running = start(*arguments, workers)
         running.wait_until(lambda blocks=blocks: len(parts(killed)) >= blocks)  # type: ignore[misc]
         time.sleep(rng.uniform(0, 0.03))
         running.signal_group(signal.SIGKILL)
@@ -27,7 +27,7 @@ def test_killed_at_random_moments(small_runs: SmallRuns, tmp_path: Path, call: C
         assert len(parts(killed)) >= most, "what was committed stays"
         most = len(parts(killed))
     for _ in range(3):
-        running = Running(*arguments, 0)
+        running = start(*arguments, 0)
         if not running.is_over(rng.uniform(0.2, 3.0)):
             running.signal_group(signal.SIGKILL)
         running.outcome()
