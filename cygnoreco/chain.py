@@ -17,7 +17,7 @@ from cygnoreco.calib.response import Response
 from cygnoreco.cluster.directional import directional
 from cygnoreco.cluster.idbscan import idbscan
 from cygnoreco.cluster.lattice import Clustering, dbscan, group
-from cygnoreco.errors import InputError
+from cygnoreco.errors import InputError, nearest
 from cygnoreco.image.correct import (
     accept,
     correct_saturation,
@@ -33,13 +33,16 @@ from cygnoreco.image.filters import median, noise_filter, rebin
 from cygnoreco.image.orient import orient
 from cygnoreco.image.patches import patches
 from cygnoreco.image.points import points
-from cygnoreco.kernels.image import FACTOR, Cuts, Section, image_section, prepare_cuts
+from cygnoreco.kernels.image import FACTOR, Cuts, Section, empty_section, image_section, prepare_cuts
 from cygnoreco.measure.density import density_calibration
 from cygnoreco.measure.redpix import redpix
 from cygnoreco.measure.variables import measure
 from cygnoreco.recipe import Recipe
 from cygnoreco.tables import CUT_SHORT, SATURATED, SPARK, Tables, concatenate, event_table, offsets_of
 from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, Camera, Frames
+
+#: Steps of the chain whose images can be looked at.
+STEPS = ("corrected", "suppressed", "rebinned")
 
 _CLUSTERINGS: dict[str, Callable[..., Clustering]] = {"dbscan": dbscan, "idbscan": idbscan, "directional": directional}
 
@@ -124,16 +127,19 @@ def correct(
     ndarray
         (n, H, W) or, for ``rebinned``, (n, H / factor, W / factor) float64, ADU.
     """
-    raw = upper_cut(orient(frames, origin, **recipe["orient"]), **recipe["upper_cut"])
-    sub = correct_saturation(subtract(raw, calibration.mean), **recipe["saturation"])
-    if what == "corrected":
-        return sub * calibration.factor
-    zs = accept(suppress(sub, calibration.rms, **recipe["suppress"]), **recipe["accept"])
-    if what == "suppressed":
-        return zs * calibration.factor
-    if what == "rebinned":
-        return rebin(zs, **recipe["rebin"])
-    raise InputError(f"unknown step '{what}'; valid: corrected, suppressed, rebinned")
+    if what not in STEPS:
+        raise InputError(f"unknown step '{what}'" + nearest(what, STEPS))
+    factor = recipe["rebin"]["factor"] if what == "rebinned" else 1
+    height, width = frames.shape[1:]
+    images = np.empty((len(frames), height // factor, width // factor))
+    for image, frame in zip(images, orient(frames, origin, **recipe["orient"]), strict=True):
+        if what == "corrected":
+            np.multiply(_subtracted(frame, calibration, recipe), calibration.factor, out=image)
+        elif what == "suppressed":
+            np.multiply(_suppressed(frame, calibration, recipe), calibration.factor, out=image)
+        else:
+            image[:] = rebin(_suppressed(frame, calibration, recipe), **recipe["rebin"])
+    return images
 
 
 def reconstruct_block(
@@ -145,6 +151,7 @@ def reconstruct_block(
     origin: str,
     run: int,
     pedestal_run: int,
+    quality: int = 0,
 ) -> tuple[Tables, dict[str, float]]:
     """Reconstruct a block of frames.
 
@@ -162,6 +169,8 @@ def reconstruct_block(
         As for :func:`correct`.
     run, pedestal_run : int
         Run numbers for the tables.
+    quality : int
+        Quality bits that all events have in common.
 
     Returns
     -------
@@ -186,17 +195,18 @@ def reconstruct_block(
             section.integral[index], section.squares[index], frames[index].size
         )
         before = dict(clock.seconds)
+        if section.raw[index] > limit:
+            vetoed.append(int(row["event"]))
         if section.raw[index] <= limit:
-            clusters, pixels, quality, n_points = _clusters(
+            clusters, pixels, bits, n_points = _clusters(
                 oriented[index], section.picture[index], section.edges[index], calibration, recipe, clock
             )
         elif recipe["spark"]["keep_entry"]:
             clusters, pixels = np.empty(0, CLUSTER_DTYPE), np.empty(0, REDPIX_DTYPE)
-            quality, n_points = SPARK, 0
+            bits, n_points = SPARK, 0
         else:
-            vetoed.append(int(row["event"]))
             continue
-        columns |= {"quality": quality, "lp_len": n_points, "nSc": len(clusters), "nRedpix": len(pixels)}
+        columns |= {"quality": quality | bits, "lp_len": n_points, "nSc": len(clusters), "nRedpix": len(pixels)}
         shared = {name: clock.seconds[name] / len(rows) for name in ("orient", "pedsub")}
         spent = {name: value - before.get(name, 0.0) for name, value in clock.seconds.items()}
         event = event_table(columns, {**spent, **shared}, **recipe["tables"])
@@ -212,12 +222,25 @@ def _section(frames: Frames, calibration: Calibration, recipe: Recipe) -> Sectio
     """Fused form of the image section where there is one for the recipe, else the plain stages: same bits."""
     if not recipe["saturation"]["enabled"] and recipe["rebin"]["factor"] == FACTOR:
         return image_section(frames, calibration.mean, calibration.cuts, median=recipe["median"]["enabled"])
-    sub = correct_saturation(
-        subtract(upper_cut(frames, **recipe["upper_cut"]), calibration.mean), **recipe["saturation"]
+    pieces = []
+    for frame in frames:  # one by one: the plain stages need several images of the sensor's size
+        zs = _suppressed(frame, calibration, recipe)
+        picture, edges = (rebin(image, **recipe["rebin"]) for image in (zs, median(zs, **recipe["median"])))
+        pieces.append((picture, edges, *totals(zs), frame.sum(dtype=np.uint64)))
+    if not pieces:
+        return empty_section(0, frames.shape[1:])
+    return Section(*map(np.array, zip(*pieces, strict=True)))
+
+
+def _subtracted(frame: Frames, calibration: Calibration, recipe: Recipe) -> NDArray[np.float64]:
+    return correct_saturation(
+        subtract(upper_cut(frame, **recipe["upper_cut"]), calibration.mean), **recipe["saturation"]
     )
-    zs = accept(suppress(sub, calibration.rms, **recipe["suppress"]), **recipe["accept"])
-    picture, edges = (rebin(image, **recipe["rebin"]) for image in (zs, median(zs, **recipe["median"])))
-    return Section(picture, edges, *totals(zs), frames.sum(axis=(-2, -1), dtype=np.uint64))
+
+
+def _suppressed(frame: Frames, calibration: Calibration, recipe: Recipe) -> NDArray[np.float64]:
+    sub = _subtracted(frame, calibration, recipe)
+    return accept(suppress(sub, calibration.rms, **recipe["suppress"]), **recipe["accept"])
 
 
 def _clusters(

@@ -13,16 +13,18 @@ Layout below the user's output folder::
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cygnoreco.errors import InputError
+from cygnoreco.errors import InputError, TransientError
 from cygnoreco.io.atomic import atomic_folder, atomic_write, remove_leftovers
 from cygnoreco.io.parts import Receipt, committed_parts, read_part
 from cygnoreco.io.root_tables import read_root, write_root
@@ -75,6 +77,26 @@ def dataset_of(out: Path, *, run: int, camera: str, key: str, several: bool) -> 
     return Dataset(out, f"reco_run{run:05d}{suffix}_3D", out / "datasets" / f"run{run:05d}-{camera}-{key}")
 
 
+@contextmanager
+def locked(dataset: Dataset) -> Iterator[None]:
+    """Keep other processes from working on the same dataset for the length of a ``with`` block.
+
+    The lock is the system's, on a file in the dataset's folder, and goes with its process however that ends.
+
+    Raises
+    ------
+    TransientError
+        Another process is at work on it.
+    """
+    dataset.folder.mkdir(parents=True, exist_ok=True)
+    with (dataset.folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TransientError(f"another process is at work on '{dataset.folder}'") from None
+        yield
+
+
 def begin(dataset: Dataset, lineage: Mapping[str, Any], *, force: bool) -> list[Receipt]:
     """Make the dataset's folder, or find what an earlier start left in it.
 
@@ -85,16 +107,15 @@ def begin(dataset: Dataset, lineage: Mapping[str, Any], *, force: bool) -> list[
     lineage : mapping
         What the key is made of, kept for people and for :func:`cygnoreco.lineage.differences`.
     force : bool
-        Throw away what is there.
+        Throw away the parts that are there. A finished result stays until the new one takes its place.
 
     Returns
     -------
     list of Receipt
         Parts that need not be done again.
     """
-    if force and dataset.folder.exists():
-        (dataset.result / "summary.json").unlink(missing_ok=True)  # first: half a result must not pass for a whole one
-        shutil.rmtree(dataset.folder)
+    if force:
+        shutil.rmtree(dataset.parts, ignore_errors=True)
     dataset.parts.mkdir(parents=True, exist_ok=True)
     remove_leftovers(dataset.parts)
     with atomic_write(dataset.folder / "lineage.json") as temporary:
@@ -105,15 +126,15 @@ def begin(dataset: Dataset, lineage: Mapping[str, Any], *, force: bool) -> list[
 def finished(dataset: Dataset) -> dict[str, Any] | None:
     """Summary of a whole result, or None.
 
-    A result counts when its summary is there and the ROOT file has the size that it says. What a start that was
-    killed just before its end left undone, the official name and the tidying, is done here.
+    A result counts when its summary is there, the ROOT file has the content that it says and the Zarr tables are
+    there. What a start that was killed just before its end left undone, official name and tidying, is done here.
     """
     try:
         summary: dict[str, Any] = json.loads((dataset.result / "summary.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        whole = summary["files"][dataset.root_file.name]["sha256"] == _sha256(dataset.root_file)
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
         return None
-    recorded = summary["files"][dataset.root_file.name]
-    if not dataset.root_file.is_file() or dataset.root_file.stat().st_size != recorded["bytes"]:
+    if not whole or not (dataset.result / f"{dataset.name}.zarr" / "zarr.json").is_file():
         return None
     if not dataset.official.exists() or not dataset.official.samefile(dataset.root_file):
         _link(dataset.root_file, dataset.official)
@@ -160,7 +181,10 @@ def publish(
         files = {root_file.name: {"bytes": root_file.stat().st_size, "sha256": _sha256(root_file)}}
         complete = {**summary, "rows": lengths, "files": files}
         (staging / "summary.json").write_text(json.dumps(complete, indent=2, sort_keys=True) + "\n")
-    return finished(dataset) or complete
+    found = finished(dataset)
+    if found is None:
+        raise TransientError(f"the result in '{dataset.result}' is not what was just written: check the disk")
+    return found
 
 
 def load_tables(path: str | Path) -> Tables:

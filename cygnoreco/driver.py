@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cygnoreco.calib.pedestal import Pedestal
-from cygnoreco.dataset import Dataset, begin, dataset_of, finished, load_tables, publish
+from cygnoreco.dataset import Dataset, begin, dataset_of, finished, load_tables, locked, publish
 from cygnoreco.errors import DataError, InputError, TransientError
 from cygnoreco.graph import CalibrationChoice, choose_calibration, cut, parts_array
 from cygnoreco.io.parts import Receipt
@@ -27,7 +27,7 @@ from cygnoreco.lineage import key_of, lineage
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
 from cygnoreco.tables import Tables
-from cygnoreco.types import Camera
+from cygnoreco.types import Camera, Fault
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -145,9 +145,6 @@ def reconstruct(
     recipe = Recipe.load(recipe)
     if block < 1:
         raise InputError(f"block = {block}: at least 1 frame is needed")
-    if strict and run.faults:
-        first = run.faults[0]
-        raise DataError(f"'{run.path}': {first.message}", event=first.event, offset=first.offset)
     with _folder(out) as folder:
         choice = choose_calibration(
             run.number, run.camera(camera), recipe, pedestal, response, folder=folder / "calibration"
@@ -164,18 +161,29 @@ def reconstruct(
         dataset = dataset_of(
             folder, run=run.number, camera=run.camera(camera).name, key=key, several=len(run.cameras) > 1
         )
-        summary = None if force else finished(dataset)
-        resumed = len(run.table(camera))
-        if summary is None:
-            done = begin(dataset, document, force=force)
-            resumed = sum(receipt.stop - receipt.start for receipt in done)
-            summary = _work(run, recipe, choice, dataset, document, done, camera, client, block, strict, watch)
-        return Result(
-            tables=load_tables(dataset.result),
-            summary=summary,
-            path=dataset.official if out is not None else None,
-            resumed=resumed,
-        )
+        if strict:
+            _stop_at(f"'{run.path}'", run.faults)
+            _stop_at(f"the pedestal of run {choice.pedestal_run}", choice.pedestal_faults)
+        with locked(dataset):
+            summary = None if force else finished(dataset)
+            resumed = len(run.table(camera))
+            if summary is None:
+                done = _within(begin(dataset, document, force=force), resumed)
+                resumed = sum(receipt.stop - receipt.start for receipt in done)
+                summary = _work(run, recipe, choice, dataset, document, done, camera, client, block, strict, watch)
+            elif strict:
+                _stop_at(f"'{run.path}'", tuple(Fault(**fault) for fault in summary["faults"]))
+            return Result(
+                tables=load_tables(dataset.result),
+                # Names and places are those of this call: the result may have been made under others.
+                summary={
+                    **summary,
+                    **_places(run, recipe, choice, dataset),
+                    "status": "bad events" if summary["faults"] or choice.pedestal_faults else "good",
+                },
+                path=dataset.official if out is not None else None,
+                resumed=resumed,
+            )
 
 
 def missing(n: int, done: list[Receipt], block: int) -> list[tuple[int, int]]:
@@ -229,7 +237,8 @@ def _work(
             )
 
     report()
-    _check_strict(strict, receipts)
+    if strict:
+        _stop_at(f"'{run.path}'", _late_faults(receipts))
     bounds = missing(total, done, block)
     if bounds:
         parts = parts_array(
@@ -241,11 +250,13 @@ def _work(
             folder=str(dataset.parts.resolve()),
         )
         for receipt in _receipts(parts, client() if callable(client) else client):
-            _check_strict(strict, [receipt])
+            if strict:
+                _stop_at(f"'{run.path}'", receipt.faults)
             receipts.append(receipt)
             fresh.append(receipt)
             report()
     receipts.sort()
+    _check_cover(receipts, total)
     return publish(
         dataset,
         receipts,
@@ -253,9 +264,8 @@ def _work(
         provenance={
             "key": key_of(document),
             "lineage": document,
-            "recipe": recipe.name,
             "pedestal_run": choice.pedestal_run,
-            "faults": _faults(run, receipts),
+            "faults": [asdict(fault) for fault in (*run.faults, *_late_faults(receipts))],
             "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
         },
         summary=_summary(run, recipe, choice, dataset, document, receipts, fresh, started),
@@ -300,22 +310,21 @@ def _summary(
     for receipt in receipts:
         seconds.update(receipt.seconds)
     finished_at = time.time()
-    faults = _faults(run, receipts)
+    late = _late_faults(receipts)
+    faults = (*run.faults, *late)
     return {
-        "status": "bad events" if faults else "good",
+        "status": "bad events" if faults or choice.pedestal_faults else "good",
         "run": run.number,
         "camera": document["input"]["camera"],
-        "input": str(run.path),
-        "output": str(dataset.official),
-        "dataset": str(dataset.folder),
         "key": key_of(document),
         "lineage": document,
-        "recipe": recipe.name,
+        **_places(run, recipe, choice, dataset),
         "pedestal_run": choice.pedestal_run,
-        "frames": sum(receipt.stop - receipt.start for receipt in receipts),
+        "frames": sum(receipt.stop - receipt.start for receipt in receipts) - len(late),
+        "frames_lost": sum(fault.frame is not None for fault in faults),
         "clusters": sum(receipt.counts["clusters"] for receipt in receipts),
         "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
-        "faults": faults,
+        "faults": [asdict(fault) for fault in faults],
         "seconds_by_stage": dict(sorted(seconds.items())),
         "started": started,
         "finished": finished_at,
@@ -353,29 +362,56 @@ _OFFICIAL = {
 
 
 def _reco_params(recipe: Recipe, camera: Camera) -> dict[str, Any]:
-    """Scalars of the recipe: by the experiment's name where it has one, else ``stage_parameter``.
+    """Collect the scalars of the recipe: by the experiment's name where it has one, else ``stage_parameter``.
 
     Texts and lists stand in the provenance.
     """
     official = {where: name for name, where in _OFFICIAL.items()}
     found: dict[str, Any] = {"npixx": np.int32(camera.width)}
+    edges = {"xmin": 0, "xmax": camera.width, "ymin": 0, "ymax": camera.height}
     for stage in recipe.active():
         for key, value in recipe[stage.name].items():
+            if value is None:
+                value = edges.get(key)
             if isinstance(value, (bool, int, float)):
                 name = official.get(f"{stage.name}.{key}", f"{stage.name}_{key}")
                 found[name] = np.float32(value) if isinstance(value, float) else np.int32(value)
     return found
 
 
-def _check_strict(strict: bool, receipts: list[Receipt]) -> None:
-    for fault in (fault for receipt in receipts for fault in receipt.faults):
-        if strict:
-            raise DataError(fault.message, event=fault.event, offset=fault.offset)
+def _within(receipts: list[Receipt], total: int) -> list[Receipt]:
+    """Leave out parts of frames that the run does not have."""
+    return [receipt for receipt in receipts if receipt.stop <= total]
 
 
-def _faults(run: Run, receipts: list[Receipt]) -> list[dict[str, Any]]:
-    """Everything wrong with the file, whether it showed at opening or at reading."""
-    return [asdict(fault) for fault in (*run.faults, *(fault for receipt in receipts for fault in receipt.faults))]
+def _check_cover(receipts: list[Receipt], total: int) -> None:
+    """Make sure, before anything is published, that the parts hold every frame once."""
+    position = 0
+    for receipt in [*receipts, Receipt(total, total, "", {}, {})]:
+        if receipt.start != position:
+            raise RuntimeError(f"the parts jump from frame {position} to {receipt.start}: {receipt.path}")
+        position = receipt.stop
+
+
+def _late_faults(receipts: list[Receipt]) -> tuple[Fault, ...]:
+    return tuple(fault for receipt in receipts for fault in receipt.faults)
+
+
+def _stop_at(what: str, faults: tuple[Fault, ...]) -> None:
+    """Raise the first fault of a run, if there is one."""
+    for fault in faults:
+        raise DataError(f"{what}: {fault.message}", event=fault.event, offset=fault.offset)
+
+
+def _places(run: Run, recipe: Recipe, choice: CalibrationChoice, dataset: Dataset) -> dict[str, Any]:
+    """Collect what a summary says that is no part of the result's identity."""
+    return {
+        "input": str(run.path),
+        "output": str(dataset.official),
+        "dataset": str(dataset.folder),
+        "recipe": recipe.name,
+        "pedestal_faults": [asdict(fault) for fault in choice.pedestal_faults],
+    }
 
 
 def _begin_of(run: Run, camera: str | None) -> int:
@@ -387,6 +423,8 @@ def _begin_of(run: Run, camera: str | None) -> int:
 def _folder(out: str | Path | None) -> Iterator[Path]:
     """Make the user's output folder, or a temporary one that is gone at the end."""
     if out is not None:
+        if Path(out).exists() and not Path(out).is_dir():
+            raise InputError(f"the output folder '{out}' is a file")
         Path(out).mkdir(parents=True, exist_ok=True)
         yield Path(out)
         return

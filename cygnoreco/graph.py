@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from cygnoreco.calib.find import cache_folder, find_pedestal
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.calib.response import load_response
-from cygnoreco.chain import Calibration, calibrate, check_camera, correct, reconstruct_block
-from cygnoreco.errors import DataError
+from cygnoreco.chain import STEPS, Calibration, calibrate, check_camera, correct, reconstruct_block
+from cygnoreco.errors import DataError, InputError, nearest
 from cygnoreco.io.opening import open_source
 from cygnoreco.io.parts import write_part
 from cygnoreco.io.source import Source, read_frames
 from cygnoreco.lineage import canonical_json
 from cygnoreco.recipe import Recipe
-from cygnoreco.types import Camera, Frames
+from cygnoreco.tables import FILE_CHECKSUM
+from cygnoreco.types import Camera, Fault, Frames
 
 Bounds = Sequence[tuple[int, int]]
 
@@ -62,10 +63,11 @@ class CalibrationRef:
 
 @dataclass(frozen=True)
 class CalibrationChoice:
-    """The calibration of a run: what tasks need to find it, and the number of the pedestal run."""
+    """The calibration of a run: what tasks need to find it, and the number and faults of the pedestal run."""
 
     reference: CalibrationRef
     pedestal_run: int
+    pedestal_faults: tuple[Fault, ...]
 
 
 def choose_calibration(
@@ -98,18 +100,28 @@ def choose_calibration(
     check_camera(recipe, camera)
     found = find_pedestal(pedestal, run, camera, orientation=recipe["orient"]["orientation"])
     stored = (folder or cache_folder()) / f"pedestal-{found.digest[:16]}.npz"
-    if not stored.exists():
+    if not _holds(stored, found.digest):
         found.save(stored)
     name = str(response) if response is not None else recipe.vignetting
     name = str(Path(name).resolve()) if Path(name).exists() else name
     factor = load_response(name, camera.shape, **recipe["response"])
     key = canonical_json([found.digest, factor.digest, recipe.canonical()])
     reference = CalibrationRef(str(stored.resolve()), found.digest, name, factor.digest, recipe, key)
-    return CalibrationChoice(reference, found.run)
+    return CalibrationChoice(reference, found.run, found.faults)
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether a pedestal is stored there whole."""
+    try:
+        return path.exists() and Pedestal.load(path).digest == digest
+    except InputError:  # damaged: it is written again
+        return False
 
 
 def cut(n: int, block: int) -> list[tuple[int, int]]:
-    """Bounds of the blocks of ``n`` frames."""
+    """Bounds of the blocks of ``n`` frames; InputError if a block would have none."""
+    if block < 1:
+        raise InputError(f"block = {block}: at least 1 frame is needed")
     return [(start, min(start + block, n)) for start in range(0, n, block)]
 
 
@@ -141,6 +153,8 @@ def frames_array(ref: RunRef, bounds: Bounds) -> da.Array:
 
 def corrected_array(ref: RunRef, bounds: Bounds, calibration: CalibrationRef, what: str) -> da.Array:
     """Corrected images as a lazy array; ``what`` as for :func:`cygnoreco.chain.correct`."""
+    if what not in STEPS:
+        raise InputError(f"unknown step '{what}'" + nearest(what, STEPS))
     frames = frames_array(ref, bounds)
     factor = calibration.recipe["rebin"]["factor"] if what == "rebinned" else 1
     return da.map_blocks(
@@ -210,6 +224,8 @@ def _commit(
         origin=source.origin,
         run=run,
         pedestal_run=pedestal_run,
+        # Which frame a wrong checksum of the whole file stands for cannot be known: it may be any.
+        quality=FILE_CHECKSUM * any(fault.kind == "trailer" for fault in source.faults),
     )
     receipts = np.empty(1, object)
     receipts[0] = write_part(

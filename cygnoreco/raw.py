@@ -110,7 +110,7 @@ class Run:
             str(self.path.resolve()),
             self.source.digest,
             self.camera(camera),
-            tuple(self.shapes.items()),
+            tuple((name, (int(height), int(width))) for name, (height, width) in self.shapes.items()),
             str(self.cache) if self.cache else None,
         )
 

@@ -110,7 +110,11 @@ class Recipe:
             path = Path(which)
             if not path.is_file():
                 raise InputError(f"no recipe file '{path}'")
-            text, where = path.read_text(encoding="utf-8"), f"'{path}'"
+            where = f"'{path}'"
+            try:
+                text = path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise InputError(f"{where} is not UTF-8 text: {error}") from None
         else:
             raise InputError(f"unknown recipe '{name}'" + nearest(name, shipped()))
         try:
@@ -182,7 +186,7 @@ class Recipe:
         for setting in settings:
             where, separator, text = setting.partition("=")
             stage, dot, key = where.strip().partition(".")
-            if not separator or (not dot and stage not in _HEAD):
+            if not separator or (not dot and stage not in ("clustering", "vignetting")):
                 raise InputError(f"'{setting}' is not of the form stage.parameter=value")
             if dot and stage not in STAGES:
                 raise InputError(f"unknown stage '{stage}' in '{setting}'" + nearest(stage, STAGES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -144,6 +145,10 @@ def _check(where: str, annotation: Any, value: Any) -> Any:
         value = tuple(value)
     if value == "none" and type(None) in typing.get_args(annotation):  # and no word for None
         value = None
+    if any(
+        isinstance(each, float) and not math.isfinite(each) for each in (value if isinstance(value, tuple) else [value])
+    ):
+        raise InputError(f"'{where}' = {value!r}: a finite number is needed")
     try:
         return _adapter(annotation).validate_python(value, strict=True)
     except ValidationError as error:

@@ -12,7 +12,7 @@ from cygnoreco.stage import stage
 from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, TIMING_COLUMNS
 
 #: Bits of the column ``quality``.
-SPARK, SATURATED, CUT_SHORT = 1, 2, 4
+SPARK, SATURATED, CUT_SHORT, FILE_CHECKSUM = 1, 2, 4, 8
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Tables:
     events, clusters, redpix : ndarray
         Structured arrays of ``EVENT_DTYPE``, ``CLUSTER_DTYPE`` and ``REDPIX_DTYPE``.
     vetoed : tuple of int
-        Frames that the spark veto left without an entry.
+        Frames that the spark veto found; with or without an entry, as the recipe says.
     """
 
     events: NDArray[Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from cygnoreco.driver import Progress, Result, missing
 from cygnoreco.errors import DataError, TransientError
 from cygnoreco.graph import choose_calibration, cut, parts_array
 from cygnoreco.io.convert import convert
-from cygnoreco.io.parts import Receipt, part_path
+from cygnoreco.io.parts import Receipt, part_path, write_part
 from tests.conftest import SmallRuns
 from tests.tables import same
 
@@ -186,6 +187,7 @@ def test_sparks_are_flagged_or_left_out_and_counted(small_runs: SmallRuns, refer
     kept = reco(small_runs, None, recipe=recipe_of(small_runs, setting))
     assert kept.tables.events["quality"][brightest] & 1
     assert kept.tables.events["nSc"][brightest] == 0
+    assert kept.summary["vetoed"] == [brightest]
     dropped = reco(small_runs, None, recipe=recipe_of(small_runs, setting, "spark.keep_entry=false"))
     assert brightest not in dropped.tables.events["event"]
     assert dropped.summary["vetoed"] == [brightest]
@@ -229,8 +231,10 @@ def test_lazy_corrected_images(small_runs: SmallRuns) -> None:
     assert ((suppressed[0].compute() == 0) | (suppressed[0].compute() == corrected[0].compute())).all()
     expected = suppressed[0].compute().reshape(64, 4, 80, 4).mean(axis=(1, 3))
     np.testing.assert_allclose(rebinned[0].compute(), expected, rtol=1e-12)
-    with pytest.raises(InputError, match="unknown step 'corected'"):
-        run.corrected(recipe_of(small_runs), what="corected", **options).compute()
+    with pytest.raises(InputError, match=r"unknown step 'corected'; did you mean 'corrected'\?"):
+        run.corrected(recipe_of(small_runs), what="corected", **options)
+    with pytest.raises(InputError, match="at least 1 frame"):
+        run.frames(block=0)
 
 
 def test_wrong_input_is_refused_clearly(small_runs: SmallRuns, tmp_path: Path) -> None:
@@ -293,6 +297,105 @@ def test_a_frame_that_cannot_be_read_is_left_out_and_listed(
     assert same(result.tables.rows(0, 5), reference.tables.rows(0, 5))
     with pytest.raises(DataError, match="pic_run00011_ev5"):
         reconstruct(copy, strict=True, **options)
+
+
+def test_a_wrong_checksum_of_the_file_marks_every_event(
+    small_runs: SmallRuns, reference: Result, tmp_path: Path
+) -> None:
+    """gzip checks the file as a whole: which frame is wrong cannot be known."""
+    damaged = tmp_path / "run00011.mid.gz"
+    content = bytearray(small_runs.data.read_bytes())
+    content[-6] ^= 1
+    damaged.write_bytes(content)
+    result = reconstruct(damaged, pedestal=small_runs.pedestal, response="none", recipe=recipe_of(small_runs))
+    assert [fault["kind"] for fault in result.summary["faults"]] == ["trailer"]
+    assert (result.tables.events["quality"] & 8 == 8).all()
+    assert not (reference.tables.events["quality"] & 8).any()
+
+
+def test_a_damaged_pedestal_run_is_not_taken_in_silence(small_runs: SmallRuns, tmp_path: Path) -> None:
+    damaged = tmp_path / "run00010.mid.gz"
+    content = small_runs.pedestal.read_bytes()
+    damaged.write_bytes(content[: len(content) // 2])
+    result = reco(small_runs, tmp_path / "out", pedestal=damaged)
+    assert result.summary["status"] == "bad events"
+    assert not result.summary["faults"]
+    assert {"compression", "no-end-of-run"} <= {fault["kind"] for fault in result.summary["pedestal_faults"]}
+    again = reco(small_runs, tmp_path / "out", pedestal=damaged)  # from the cache: it remembers
+    assert again.summary["pedestal_faults"] == result.summary["pedestal_faults"]
+    with pytest.raises(DataError):
+        reco(small_runs, tmp_path / "out", pedestal=damaged, strict=True)
+
+
+def test_two_at_once_on_one_dataset_do_not_meet(small_runs: SmallRuns, reference: Result, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def meanwhile(progress: Progress) -> None:
+        with pytest.raises(TransientError, match="another process is at work on"):
+            reco(small_runs, tmp_path)
+        refused.append("yes")
+
+    result = reco(small_runs, tmp_path, watch=meanwhile)
+    assert len(refused) == 3
+    assert same(result.tables, reference.tables)
+
+
+def test_names_do_not_enter_the_bytes(small_runs: SmallRuns, reference: Result, tmp_path: Path) -> None:
+    renamed = dataclasses.replace(recipe_of(small_runs), name="mine")
+    result = reco(small_runs, tmp_path, recipe=renamed)
+    assert result.path is not None and reference.path is not None  # noqa: PT018
+    assert result.path.read_bytes() == reference.path.read_bytes()
+    assert result.summary["recipe"] == "mine"
+    assert reco(small_runs, tmp_path).summary["recipe"] == "lime"
+
+
+def test_force_keeps_the_old_result_until_the_new_one_is_there(small_runs: SmallRuns, tmp_path: Path) -> None:
+    first = reco(small_runs, tmp_path)
+
+    def stop(progress: Progress) -> None:
+        if progress.frames:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reco(small_runs, tmp_path, force=True, watch=stop)
+    assert first.path is not None
+    assert same(load_tables(first.path), first.tables)
+    assert reco(small_runs, tmp_path).resumed == small_runs.frames
+
+
+@pytest.mark.parametrize("harm", ["flip", "no zarr", "empty summary", "listed summary"])
+def test_a_harmed_result_is_noticed_and_made_again(
+    small_runs: SmallRuns, reference: Result, tmp_path: Path, harm: str
+) -> None:
+    folder = Path(reco(small_runs, tmp_path).summary["dataset"]) / "result"
+    root_file = folder / "reco_run00011_3D.root"
+    if harm == "flip":
+        content = bytearray(root_file.read_bytes())
+        content[len(content) // 2] ^= 1
+        root_file.write_bytes(content)
+    elif harm == "no zarr":
+        shutil.rmtree(folder / "reco_run00011_3D.zarr")
+    else:
+        (folder / "summary.json").write_text("{}" if harm == "empty summary" else "[]")
+    assert reco(small_runs, tmp_path).resumed == 0
+    assert reference.path is not None
+    assert root_file.read_bytes() == reference.path.read_bytes()
+
+
+def test_a_damaged_stored_pedestal_is_written_again(small_runs: SmallRuns, tmp_path: Path) -> None:
+    first = reco(small_runs, tmp_path)
+    (stored,) = (tmp_path / "calibration").iterdir()
+    stored.write_bytes(stored.read_bytes()[:1000])
+    assert same(reco(small_runs, tmp_path, force=True).tables, first.tables)
+
+
+def test_foreign_parts_are_not_used(small_runs: SmallRuns, reference: Result, tmp_path: Path) -> None:
+    first = reco(small_runs, tmp_path)
+    parts = Path(first.summary["dataset"]) / "parts"
+    parts.mkdir()
+    write_part(parts, 0, 999, first.tables.rows(0, 2), seconds={}, size=0)
+    shutil.rmtree(parts.parent / "result")
+    assert same(reco(small_runs, tmp_path).tables, reference.tables)
 
 
 def test_a_file_that_changed_is_noticed(small_runs: SmallRuns, tmp_path: Path) -> None:

@@ -106,6 +106,9 @@ def test_mistakes_name_the_nearest_right_thing(document: dict[str, object], mess
         ("suppress.nsigma", "not of the form"),
         ("nsigma=2", "not of the form"),
         ("supress.nsigma=2", r"unknown stage 'supress' in .* did you mean 'suppress'\?"),
+        ("name=other", "not of the form"),
+        ("spark.excess=inf", r"'spark.excess' = inf: a finite number is needed"),
+        ("suppress.nsigma=nan", "a finite number is needed"),
         ("suppress.nsigma=two", "'suppress.nsigma' = 'two'"),
         ("suppress.nsigma=__import__('os')", "'suppress.nsigma'"),
     ],
@@ -124,6 +127,10 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     broken.write_text("name = [")
     with pytest.raises(InputError, match=r"broken.toml' is not valid TOML"):
         Recipe.load(broken)
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes(b'description = "\xe9"')
+    with pytest.raises(InputError, match=r"latin.toml' is not UTF-8"):
+        Recipe.load(latin)
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("[noise]\nmin_averag = 1.0\n")
     with pytest.raises(InputError, match=r"wrong.toml': unknown parameter 'noise.min_averag'"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import platformdirs
@@ -14,7 +15,7 @@ from cygnoreco.errors import CygnoError, InputError
 from cygnoreco.image.orient import Orientation
 from cygnoreco.io.odb import lookup
 from cygnoreco.io.opening import open_source, settings_of
-from cygnoreco.io.source import Source
+from cygnoreco.io.source import Source, read_frames
 from cygnoreco.types import Camera, Frames
 
 _LOG = logging.getLogger(__name__)
@@ -104,8 +105,11 @@ def load_or_make(
         return Pedestal.load(path, camera=camera.name, orientation=orientation)
     source = open_source(path)
     stored = (cache or cache_folder()) / f"pedestal-{source.digest[:24]}-{camera.name}.npz"
-    if stored.exists():
-        return Pedestal.load(stored)
+    try:
+        if stored.exists():
+            return Pedestal.load(stored)
+    except InputError as error:
+        _LOG.warning("a kept pedestal is damaged and made again: %s", error)
     pedestal = pedestal_of(source, camera.name, progress=progress)
     try:
         pedestal.save(stored)
@@ -134,6 +138,11 @@ def pedestal_of(
     progress : callable, optional
         Called with (frames done, frames in all) after each block.
 
+    Returns
+    -------
+    Pedestal
+        With everything wrong of the run in its ``faults``; frames that cannot be read are left out.
+
     Raises
     ------
     InputError
@@ -145,14 +154,19 @@ def pedestal_of(
     n = len(source.table(camera))
     n = min(n, max_frames) if max_frames else n
 
+    faults = list(source.faults)
+
     def blocks() -> Iterator[Frames]:
         for start in range(0, n, BLOCK):
             stop = min(start + BLOCK, n)
-            yield source.read(camera, start, stop)
+            frames, _, unreadable = read_frames(source, camera, start, stop)
+            faults.extend(unreadable)
+            yield frames
             if progress:
                 progress(stop, n)
 
-    return Pedestal.from_frames(blocks(), run=source.run_number, camera=camera)
+    pedestal = Pedestal.from_frames(blocks(), run=source.run_number, camera=camera)
+    return replace(pedestal, faults=tuple(faults))
 
 
 def cache_folder() -> Path:

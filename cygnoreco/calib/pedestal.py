@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ from cygnoreco.errors import InputError
 from cygnoreco.image.orient import Orientation
 from cygnoreco.io.atomic import atomic_write
 from cygnoreco.kernels.pedestal import MAX_FRAMES, accumulate, moments
-from cygnoreco.types import Frames
+from cygnoreco.types import Fault, Frames
 
 _KIND = "cygnoreco pedestal 1"
 
@@ -39,6 +40,8 @@ class Pedestal:
         Run it was made of, -1 if unknown.
     camera : str
         Bank name of the camera, empty if unknown.
+    faults : tuple of Fault
+        What was wrong with the run; no part of the digest.
 
     Raises
     ------
@@ -51,6 +54,7 @@ class Pedestal:
     n_frames: int = 0
     run: int = -1
     camera: str = ""
+    faults: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mean.ndim != 2 or self.mean.shape != self.rms.shape:
@@ -149,7 +153,14 @@ class Pedestal:
     def save(self, path: str | Path) -> None:
         """Write it to a file of our format (``.npz``), whole or not at all; the same pedestal gives the same bytes."""
         write_archive(
-            path, _KIND, mean=self.mean, rms=self.rms, n_frames=self.n_frames, run=self.run, camera=self.camera
+            path,
+            _KIND,
+            mean=self.mean,
+            rms=self.rms,
+            n_frames=self.n_frames,
+            run=self.run,
+            camera=self.camera,
+            faults=json.dumps([asdict(fault) for fault in self.faults]),
         )
 
     def save_root(self, path: str | Path, *, orientation: Orientation = "sensor") -> None:
@@ -175,7 +186,9 @@ class Pedestal:
             file["pedmapsigma"] = _th2d("pedmapsigma", rms)
             file["pedmean"] = np.histogram(mean, bins=500, range=(97, 103))
             file["pedrms"] = np.histogram(rms, bins=1000, range=(0, 10))
-            file["orientation"] = orientation  # the experiment's program ignores it; our reader need not be told
+            # The experiment's program ignores these; our reader need not be told.
+            file["orientation"] = orientation
+            file["camera"] = self.camera
 
     @classmethod
     def load(
@@ -195,7 +208,7 @@ class Pedestal:
         shape : tuple of int, optional
             (H, W) that the sensor should have.
         camera : str
-            Bank name, for ROOT files, which do not say.
+            Bank name, for ROOT files of the experiment, which do not say.
         orientation : {'sensor', 'd03a058'}
             Who wrote the ROOT file, unless it says so itself, as ours do. Nothing in others tells: the experiment's
             program of March 2024 (``d03a058``) wrote
@@ -221,7 +234,14 @@ class Pedestal:
 
 def _load_archive(path: Path) -> Pedestal:
     arrays = read_archive(path, _KIND)
-    return Pedestal(arrays["mean"], arrays["rms"], int(arrays["n_frames"]), int(arrays["run"]), str(arrays["camera"]))
+    return Pedestal(
+        arrays["mean"],
+        arrays["rms"],
+        int(arrays["n_frames"]),
+        int(arrays["run"]),
+        str(arrays["camera"]),
+        tuple(Fault(**fault) for fault in json.loads(str(arrays["faults"]))),
+    )
 
 
 def _load_root(path: Path, camera: str, orientation: Orientation) -> Pedestal:
@@ -242,6 +262,7 @@ def _load_root(path: Path, camera: str, orientation: Orientation) -> Pedestal:
             raise InputError(f"'{path}': 'pedmap' has no errors and there is no 'pedmapsigma', so no noise is known")
         if "orientation" in file:
             orientation = cast("Orientation", str(file["orientation"]))
+            camera = str(file["camera"])
     run = re.match(r"pedmap_run(\d+)", path.name)
     return Pedestal(_turn(mean, orientation), _turn(rms, orientation), run=int(run[1]) if run else -1, camera=camera)
 

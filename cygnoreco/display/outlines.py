@@ -17,24 +17,6 @@ class Cells(NamedTuple):
     cols: IntArray
 
 
-def cells_of_labels(rows: IntArray, cols: IntArray, labels: IntArray) -> list[Cells]:
-    """Sort points by cluster.
-
-    Parameters
-    ----------
-    rows, cols : ndarray of int, shape (n,)
-        Points: coordinates of macro-pixels.
-    labels : ndarray of int, shape (n,)
-        Cluster of each point, -1 for none.
-
-    Returns
-    -------
-    list of Cells
-        For labels 0, 1 ... up to the largest; empty cells for a number that does not occur.
-    """
-    return [Cells(rows[labels == label], cols[labels == label]) for label in range(int(labels.max(initial=-1)) + 1)]
-
-
 def cells_of_redpix(
     redpix: NDArray[Any], first: NDArray[Any], *, rebin: int = 4, x_is_column: bool = True
 ) -> list[Cells]:

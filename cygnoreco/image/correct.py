@@ -166,7 +166,7 @@ def suppress(
 
 @stage(name="accept", version=1)
 def accept(
-    zs: NDArray[np.float64], *, xmin: Edge = 0, xmax: Edge = 2304, ymin: Edge = 304, ymax: Edge = 2054
+    zs: NDArray[np.float64], *, xmin: Edge = 0, xmax: Edge = None, ymin: Edge = 304, ymax: Edge = 2054
 ) -> NDArray[np.float64]:
     """Set to zero what lies outside the part of the image that is looked at.
 

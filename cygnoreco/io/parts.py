@@ -34,7 +34,7 @@ class Receipt:
     counts : mapping
         ``events``, ``clusters``, ``redpix``, ``bytes`` (raw pixels read).
     vetoed : tuple of int
-        Frames that the spark veto left without an entry.
+        Frames that the spark veto found.
     faults : tuple of Fault
         Frames that could not be read.
     """

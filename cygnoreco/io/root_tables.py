@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ from cygnoreco.types import (
 #: Events of one basket. Fixed, so that the file does not depend on how the run was cut into blocks.
 BASKET = 64
 
+_PATCHING = threading.Lock()
 _COUNTERS = {"sc": "nSc", "redpix": "nRedpix"}
 _TITLES = {
     column.name: f"{column.description} [{column.unit}]" if column.unit else column.description
@@ -166,8 +168,10 @@ class _Tree(uproot.writing._cascadetree.Tree):
 def _reproducible(time: int) -> Iterator[None]:
     """Let uproot use our tree writer, and date what it writes by the run instead of the clock."""
     moment = datetime.datetime.fromtimestamp(max(time, 788918400), datetime.UTC)  # ROOT's dates begin with 1995
+    # The patches are seen by the whole process: two threads that write take turns.
     code = uproot._util.datetime_to_code(moment)
     with (
+        _PATCHING,
         mock.patch.object(uproot._util, "datetime_to_code", return_value=code),
         mock.patch.object(uproot.writing._cascadetree, "Tree", _Tree),
     ):

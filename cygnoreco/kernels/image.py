@@ -83,7 +83,7 @@ def prepare_cuts(
     saturated: Saturated = "keep",
     nsigma: float = 0.6,
     xmin: int | None = 0,
-    xmax: int | None = 2304,
+    xmax: int | None = None,
     ymin: int | None = 304,
     ymax: int | None = 2054,
 ) -> Cuts:

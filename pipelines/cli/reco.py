@@ -96,7 +96,7 @@ class _Watch:
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
-        self._task = bar.add_task("", total=None)
+        self._task = bar.add_task("", total=None, visible=False)
         self._latest: Progress | None = None
 
     def begin(self, what: str, size: int | None = None) -> None:

@@ -112,6 +112,7 @@ def test_experiment_format_has_its_histograms(pedestal, tmp_path):
         pedmap = file["pedmap"]
         assert file.classnames(cycle=False) == {
             "pedmap": "TH2D", "pedmapsigma": "TH2D", "pedmean": "TH1D", "pedrms": "TH1D", "orientation": "TObjString",
+            "camera": "TObjString",
         }  # fmt: skip
         assert np.array_equal(pedmap.values(), pedestal.mean.T), "x is the column"
         assert pedmap.errors() == pytest.approx(pedestal.rms.T, rel=1e-15)

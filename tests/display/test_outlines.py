@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cygnoreco.display.outlines import Cells, cells_of_labels, cells_of_redpix, outline, row_runs
+from cygnoreco.display.outlines import Cells, cells_of_redpix, outline, row_runs
 from cygnoreco.types import REDPIX_DTYPE
 
 
@@ -66,14 +66,6 @@ def test_bars_cover_exactly_the_cells(mask):
     for row, first, after in row_runs(Cells(*np.nonzero(mask))):
         covered[row, first:after] += 1
     np.testing.assert_array_equal(covered, mask)
-
-
-def test_points_are_sorted_by_label():
-    rows, cols = np.array([1, 2, 3, 4]), np.array([5, 6, 7, 8])
-    cells = cells_of_labels(rows, cols, np.array([2, -1, 0, 2]))
-    assert [cell.rows.tolist() for cell in cells] == [[3], [], [1, 4]]
-    assert [cell.cols.tolist() for cell in cells] == [[7], [], [5, 8]]
-    assert cells_of_labels(rows, cols, np.full(4, -1)) == []
 
 
 @pytest.mark.parametrize("x_is_column", [True, False])

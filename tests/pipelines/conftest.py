@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,17 +102,17 @@ def two_cameras(tmp_path_factory: pytest.TempPathFactory) -> TwoCameras:
     folder = tmp_path_factory.mktemp("cameras")
     detectors = {"CAM0": Detector(height=128, width=160), "CAM1": Detector(height=96, width=256)}
     shapes = {name: {"Width": each.width, "Height": each.height} for name, each in detectors.items()}
-    runs = {10: [()] * 8, 11: demo_plan(6, detector=replace(detectors["CAM0"], height=96))}
-    for run, events in runs.items():
+    for run, n in ((10, 8), (11, 6)):
+        plans = {name: [()] * n if run == 10 else demo_plan(n, detector=each) for name, each in detectors.items()}
         odb = {"Runinfo": {"Run number": run}, "Configurations": {"Pedestal": run == 10, "Cameras": shapes}}
         with MidasWriter(folder / f"run{run:05d}.mid.gz", run=run, odb=odb, timestamp=1_700_000_000) as writer:
-            for event, particles in enumerate(events):
+            for event in range(n):
                 frames = {
-                    name: simulate_event(particles, detector=each, seed=place, run=run, event=event)[0]
+                    name: simulate_event(plans[name][event], detector=each, seed=place, run=run, event=event)[0]
                     for place, (name, each) in enumerate(detectors.items())
                 }
                 writer.event(1, frames)
-    return TwoCameras(folder / "run00010.mid.gz", folder / "run00011.mid.gz", len(runs[11]))
+    return TwoCameras(folder / "run00010.mid.gz", folder / "run00011.mid.gz", 6)
 
 
 def write_frames(path: Path, run: int, frames: list[Any]) -> Path:

@@ -139,8 +139,12 @@ def test_a_run_of_bad_frames_only(small_runs: SmallRuns, tmp_path: Path, call: C
     """The camera is known by its settings; every bank has the wrong size."""
     bad = write_frames(tmp_path / "run00011.mid.gz", 11, [np.zeros(100, np.uint16)] * 3)
     outcome = call("reco", bad, *reco_options(small_runs, tmp_path, "--workers", 0, "--json"))
-    print(outcome)
     assert outcome.code == 3
+    (document,) = outcome.document()
+    assert (document["status"], document["frames"], document["clusters"]) == ("bad events", 0, 0)
+    assert [fault["kind"] for fault in document["faults"]] == ["camera-size"] * 3
+    tables = load_tables(tmp_path / "reco_run00011_3D.root")
+    assert (len(tables.events), len(tables.clusters)) == (0, 0)
 
 
 def test_a_passing_fault_asks_to_try_again(
