@@ -240,7 +240,7 @@ def _load_archive(path: Path) -> Pedestal:
         int(arrays["n_frames"]),
         int(arrays["run"]),
         str(arrays["camera"]),
-        tuple(Fault(**fault) for fault in json.loads(str(arrays["faults"]))),
+        tuple(Fault(**fault) for fault in json.loads(str(arrays.get("faults", "[]")))),
     )
 
 
