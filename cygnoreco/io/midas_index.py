@@ -131,6 +131,9 @@ def scan(path: Path) -> MidasIndex:
     if event_table["broken"].all():
         reasons = [fault.message for fault in faults if fault.kind not in ("no-begin-of-run", "no-end-of-run")]
         raise DataError(f"{path}: no MIDAS event in it: {reasons[0] if reasons else 'it is empty'}")
+    for number in np.flatnonzero(event_table["event_id"][1:] == BEGIN_OF_RUN) + 1:
+        message = "another begin of run: what follows is counted to the first run all the same"
+        faults.append(Fault("second-run", message, event=int(number), offset=int(event_table["offset"][number])))
     return MidasIndex(
         path=path,
         digest=checksum.hexdigest(),

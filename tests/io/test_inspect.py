@@ -121,3 +121,12 @@ def test_verifying_a_copy_sees_exchanged_frames(tmp_path: Path) -> None:
     found = verify_run(copy)
     assert [fault.kind for fault in found.faults] == ["content"]
     assert found.frames == 4
+
+
+def test_two_runs_in_one_file_are_seen(tmp_path: Path) -> None:
+    one, both = tmp_path / "run05001.mid.gz", tmp_path / "run05002.mid.gz"
+    write_run(one, frames(2))
+    both.write_bytes(one.read_bytes() * 2)  # members of a gzip file may follow each other
+    found = run_info(both, shapes=SHAPES, cache=tmp_path / "cache")
+    assert [fault.kind for fault in found.faults] == ["second-run"]
+    assert found.cameras[0].frames == 4
