@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from dask.local import get_sync
 
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.dataset import Dataset, begin, dataset_of, finished, load_tables, locked, publish
@@ -279,7 +280,7 @@ def _receipts(parts: Any, client: Client | None) -> Iterator[Receipt]:
     blocks = [parts.blocks[index] for index in range(parts.numblocks[0])]
     if client is None:
         for block in blocks:
-            yield block.compute(scheduler="synchronous")[0]
+            yield block.compute(scheduler=get_sync)[0]  # by its name it would load all of distributed first
         return
     from distributed import KilledWorker, as_completed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -123,6 +123,7 @@ def flat_response(shape: tuple[int, int]) -> Response:
     return Response(np.ones(shape), "none")
 
 
+@lru_cache(maxsize=2)  # it is read-only, and a third of a second that the driver and its own blocks both need
 def generated_response(shape: tuple[int, int], *, corner: float = 0.22) -> Response:
     """Response of a simple model of a wide-open lens. It is a formula of ours, not a measurement.
 
