@@ -1,0 +1,105 @@
+"""How kernels are compiled and launched, and nothing else that knows what runs them.
+
+The ``.cu`` files beside this module hold the kernels. Everything around a launch is array code over a namespace
+``xp``, NumPy or CuPy; a :class:`Program` brings the two together. :func:`cupy_program` gives the real one. The tests have
+another that compiles the same sources for the host and runs their threads one after the other, so that every kernel can
+be tried where there is no GPU.
+
+What the sources keep to, so that both can run them: ``extern "C" __global__ void`` kernels without templates; static
+``__shared__`` arrays; ``__syncthreads`` and atomics, no warp intrinsics; ``int``, ``long long``, ``float`` and ``double``,
+no headers. Products and sums are not contracted to fused multiply-adds: a sum written in the order of the CPU's form
+has the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+#: Options of the compiler; ``fmad`` would round a product and a sum once instead of twice.
+OPTIONS = ("--std=c++17", "--fmad=false")
+
+#: Sources in the order in which they are put together to one module.
+SOURCES = tuple(sorted(Path(__file__).parent.glob("*.cu")))
+
+
+class Program(Protocol):
+    """Compiled kernels and the arrays they work on.
+
+    Attributes
+    ----------
+    xp : module
+        ``numpy`` or ``cupy``.
+    """
+
+    @property
+    def xp(self) -> Any: ...  # noqa: D102
+
+    def launch(self, kernel: str, grid: int | Sequence[int], block: int | Sequence[int], *arguments: Any) -> None:
+        """Start a kernel; on a GPU it runs on the current stream, and this returns at once.
+
+        Parameters
+        ----------
+        kernel : str
+            Its name.
+        grid, block : int or up to three int
+            Blocks of the grid and threads of a block; a grid without blocks launches nothing.
+        *arguments
+            Arrays of ``xp``, contiguous, of the very type the kernel takes; and scalars as NumPy scalars of that type
+            (a Python ``int`` stands for ``int``, a ``float`` for ``double``).
+        """
+        ...
+
+
+def source() -> str:
+    """Text of all kernels as one module."""
+    return "\n".join(f'#line 1 "{path.name}"\n{path.read_text()}' for path in SOURCES)
+
+
+def dims(size: int | Sequence[int]) -> tuple[int, int, int]:
+    """Three sides of a grid or block, the missing ones 1."""
+    sides = (size,) if isinstance(size, int) else tuple(size)
+    x, y, z = (*sides, 1, 1)[:3]
+    return int(x), int(y), int(z)
+
+
+@lru_cache(maxsize=8)
+def cupy_program(device: int = 0) -> Program:
+    """Kernels compiled for a device of this machine; CuPy keeps the result on disk for the next process."""
+    return _CupyProgram(device)
+
+
+class _CupyProgram:
+    def __init__(self, device: int) -> None:
+        import cupy
+
+        self.xp = cupy
+        self._device = device
+        with cupy.cuda.Device(device):
+            self._module = cupy.RawModule(code=source(), options=OPTIONS)
+        self._kernels: dict[str, Any] = {}
+
+    def launch(self, kernel: str, grid: int | Sequence[int], block: int | Sequence[int], *arguments: Any) -> None:
+        sides = dims(grid)
+        if 0 in sides:
+            return
+        if kernel not in self._kernels:
+            self._kernels[kernel] = self._module.get_function(kernel)
+        self._kernels[kernel](sides, dims(block), tuple(_argument(each, self.xp) for each in arguments))
+
+
+def _argument(value: Any, xp: Any) -> Any:
+    """Python integers are ``int`` in our kernels; CuPy would make ``long long`` of them."""
+    import numpy as np
+
+    if isinstance(value, bool):
+        return np.int32(value)
+    if isinstance(value, int):
+        return np.int32(value)
+    if isinstance(value, float):
+        return np.float64(value)
+    if isinstance(value, xp.ndarray) and not value.flags.c_contiguous:
+        raise ValueError("a kernel was given an array that is not contiguous")
+    return value
