@@ -54,7 +54,7 @@ def main() -> None:
     frames[:, 1200:1900, 900:912] += 40
     cuts = prepare_cuts(mean, rms)
     out = empty_section(len(frames), SHAPE)
-    section = image_section(frames, mean, cuts, out=out)
+    section = image_section(frames, cuts, out=out)
     response = np.ones(SHAPE)
     rows, cols, _ = points(noise_filter(section.edges[0]), section.picture[0])
 
@@ -65,10 +65,10 @@ def main() -> None:
     measured = {
         "plain section": cpu_ms(plain, 1, 3),
         "fused section, one frame": cpu_ms(
-            lambda: image_section(frames[:1], mean, cuts, out=out), 1, arguments.repeats
+            lambda: image_section(frames[:1], cuts, out=out), 1, arguments.repeats
         ),
         f"fused section, blocks of {len(frames)}": cpu_ms(
-            lambda: image_section(frames, mean, cuts, out=out), len(frames), arguments.repeats
+            lambda: image_section(frames, cuts, out=out), len(frames), arguments.repeats
         ),
         "noise filter": cpu_ms(lambda: noise_filter(section.edges[0]), 1, 20),
         "points": cpu_ms(lambda: points(noise_filter(section.edges[0]), section.picture[0]), 1, 20)

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 _TRIM_THRESHOLD = 512 * 1024 * 1024
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 @contextmanager
 def local_client(workers: int | None = None) -> Iterator[Client | None]:
     """Start workers, one process of one thread each, for the length of a ``with`` block.
@@ -44,7 +49,7 @@ def local_client(workers: int | None = None) -> Iterator[Client | None]:
         A negative number.
     """
     if workers is None:
-        workers = len(os.sched_getaffinity(0))
+        workers = cores()
     if workers < 0:
         raise InputError(f"workers = {workers}: a number of at least 0 is needed")
     if workers == 0:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,17 +30,18 @@ from cygnoreco.image.correct import (
     totals,
     upper_cut,
 )
-from cygnoreco.image.filters import median, noise_filter, rebin
+from cygnoreco.image.filters import median, rebin
 from cygnoreco.image.orient import orient
-from cygnoreco.image.patches import patches
-from cygnoreco.image.points import points
+from cygnoreco.image.patches import patch_memory, patches
 from cygnoreco.kernels.image import FACTOR, Cuts, Section, empty_section, image_section, prepare_cuts
+from cygnoreco.kernels.points import find_points
+from cygnoreco.kernels.scratch import scratch
 from cygnoreco.measure.density import density_calibration
 from cygnoreco.measure.redpix import redpix
 from cygnoreco.measure.variables import measure
 from cygnoreco.recipe import Recipe
-from cygnoreco.tables import CUT_SHORT, SATURATED, SPARK, Tables, concatenate, event_table, offsets_of
-from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, Camera, Frames
+from cygnoreco.tables import CUT_SHORT, SATURATED, SPARK, Tables, event_table
+from cygnoreco.types import CLUSTER_DTYPE, REDPIX_DTYPE, Camera, Frames
 
 #: Steps of the chain whose images can be looked at.
 STEPS = ("corrected", "suppressed", "rebinned")
@@ -86,7 +88,8 @@ def calibrate(pedestal: Pedestal, response: Response, recipe: Recipe, origin: st
         )
     dark = (orient(each, origin, **recipe["orient"]) for each in (pedestal.mean, pedestal.rms))
     mean, rms = map(np.ascontiguousarray, dark)
-    cuts = prepare_cuts(mean, rms, **recipe["upper_cut"], **recipe["suppress"], **recipe["accept"])
+    stages = {**recipe["upper_cut"], **recipe["suppress"], **recipe["accept"]}
+    cuts = prepare_cuts(mean, rms, precision=recipe.precision, **stages)
     return Calibration(mean, rms, response.factor, cuts)  # a response is one of the images, so it is turned already
 
 
@@ -182,46 +185,79 @@ def reconstruct_block(
     clock = _Clock()
     with clock("orient"):
         oriented = orient(frames, origin, **recipe["orient"])
-    pieces: list[Tables] = []
-    vetoed: list[int] = []
     with clock("pedsub"):  # subtraction, suppression, acceptance, median and rebinning in one pass
         section = _section(oriented, calibration, recipe)
-    limit = spark_limit(frames.shape[1:], baseline=recipe["spark"]["baseline"], excess=recipe["spark"]["excess"])
-    for index, row in enumerate(rows):
-        columns: dict[str, Any] = {name: row[name] for name in ("event", "serial", "timestamp")}
-        columns |= {"run": run, "pedestal_run": pedestal_run}
-        columns["cmos_integral"] = section.integral[index]
-        columns["cmos_mean"], columns["cmos_rms"] = mean_and_rms(
-            section.integral[index], section.squares[index], frames[index].size
+    sparks = section.raw > spark_limit(frames.shape[1:], **{k: recipe["spark"][k] for k in ("baseline", "excess")})
+    entries = np.flatnonzero(~sparks | recipe["spark"]["keep_entry"])
+    found, laps = [], []
+    for index in entries:
+        before = Counter(clock.seconds)
+        found.append(
+            _NOTHING
+            if sparks[index]
+            else _clusters(oriented[index], section.picture[index], section.edges[index], calibration, recipe, clock)
         )
-        before = dict(clock.seconds)
-        if section.raw[index] > limit:
-            vetoed.append(int(row["event"]))
-        if section.raw[index] <= limit:
-            clusters, pixels, bits, n_points = _clusters(
-                oriented[index], section.picture[index], section.edges[index], calibration, recipe, clock
-            )
-        elif recipe["spark"]["keep_entry"]:
-            clusters, pixels = np.empty(0, CLUSTER_DTYPE), np.empty(0, REDPIX_DTYPE)
-            bits, n_points = SPARK, 0
-        else:
-            continue
-        columns |= {"quality": quality | bits, "lp_len": n_points, "nSc": len(clusters), "nRedpix": len(pixels)}
-        shared = {name: clock.seconds[name] / len(rows) for name in ("orient", "pedsub")}
-        spent = {name: value - before.get(name, 0.0) for name, value in clock.seconds.items()}
-        event = event_table(columns, {**spent, **shared}, **recipe["tables"])
-        pieces.append(Tables(event, clusters, pixels))
-    joined = concatenate(pieces) if pieces else Tables(np.empty(0, EVENT_DTYPE), *_NOTHING)
-    return Tables(joined.events, joined.clusters, joined.redpix, tuple(vetoed)), dict(clock.seconds)
+        laps.append({name: clock.seconds[name] - before[name] for name in clock.seconds})
+
+    columns: dict[str, Any] = {name: rows[name][entries] for name in ("event", "serial", "timestamp")}
+    columns |= {"run": run, "pedestal_run": pedestal_run, "cmos_integral": section.integral[entries]}
+    columns["cmos_mean"], columns["cmos_rms"] = mean_and_rms(
+        section.integral[entries], section.squares[entries], math.prod(frames.shape[1:])
+    )
+    columns["quality"] = [quality | each.quality for each in found]
+    columns["lp_len"] = [each.n_points for each in found]
+    columns["nSc"] = [len(each.table) for each in found]
+    columns["nRedpix"] = [len(each.pixels) for each in found]
+    shared = {name: clock.seconds[name] / len(rows) for name in ("orient", "pedsub")} if len(rows) else {}
+    seconds = {name: np.array([lap.get(name, 0.0) for lap in laps]) for name in clock.seconds}
+    tables = Tables(
+        event_table(columns, {**seconds, **shared}, **recipe["tables"]),
+        _joined([each.table for each in found], CLUSTER_DTYPE),
+        _joined([each.pixels for each in found], REDPIX_DTYPE),
+        tuple(rows["event"][sparks].tolist()),
+    )
+    return tables, dict(clock.seconds)
 
 
-_NOTHING = (np.empty(0, CLUSTER_DTYPE), np.empty(0, REDPIX_DTYPE))
+class _Found(NamedTuple):
+    """What is in one frame: its clusters, their saved pixels, quality bits and number of points."""
+
+    table: NDArray[Any]
+    pixels: NDArray[Any]
+    quality: int
+    n_points: int
+
+
+_NOTHING = _Found(np.empty(0, CLUSTER_DTYPE), np.empty(0, REDPIX_DTYPE), SPARK, 0)
+
+
+def _joined(pieces: list[NDArray[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Join tables; ``numpy.concatenate`` works out the common type of all columns of all pieces, which takes longer."""
+    joined = np.empty(sum(map(len, pieces)), dtype)
+    end = 0
+    for piece in pieces:
+        joined[end : end + len(piece)] = piece
+        end += len(piece)
+    return joined
 
 
 def _section(frames: Frames, calibration: Calibration, recipe: Recipe) -> Section:
-    """Fused form of the image section where there is one for the recipe, else the plain stages: same bits."""
+    """Fused form of the image section where there is one for the recipe, else the plain stages: same bits.
+
+    The images are memory of the thread, valid until it runs the next section. The plain stages know double precision
+    only.
+    """
     if not recipe["saturation"]["enabled"] and recipe["rebin"]["factor"] == FACTOR:
-        return image_section(frames, calibration.mean, calibration.cuts, median=recipe["median"]["enabled"])
+        count, height, width = frames.shape
+        images = (count, height // FACTOR, width // FACTOR)
+        out = Section(
+            scratch("chain.picture", images, np.float64),
+            scratch("chain.edges", images, np.float64),
+            np.empty(count),
+            np.empty(count),
+            np.empty(count, np.uint64),
+        )
+        return image_section(frames, calibration.cuts, median=recipe["median"]["enabled"], out=out)
     pieces = []
     for frame in frames:  # one by one: the plain stages need several images of the sensor's size
         zs = _suppressed(frame, calibration, recipe)
@@ -250,31 +286,24 @@ def _clusters(
     calibration: Calibration,
     recipe: Recipe,
     clock: _Clock,
-) -> tuple[NDArray[Any], NDArray[Any], int, int]:
-    """From the two rebinned images of a frame to its clusters, saved pixels, quality bits and number of points."""
+) -> _Found:
+    """From the two rebinned images of a frame to what is in it."""
     with clock("noisered"):
-        rows, cols, weights = points(noise_filter(edges, **recipe["noise"]), picture, **recipe["points"])
+        unit = recipe["points"]["weights"] == "unit"
+        rows, cols, weights = find_points(edges, picture, **recipe["noise"], unit_weights=unit)
     with clock("DBSCAN"):
         clustering = _CLUSTERINGS[recipe.clustering](rows, cols, weights, **recipe[recipe.clustering])
         order, offsets = group(clustering.labels)
     with clock("variables"):
         rows, cols = rows[order], cols[order]
-        z, above, saturated = patches(frame, *calibration.maps, rows, cols, **_pixel_parameters(recipe))
+        out = patch_memory(len(rows), recipe["rebin"]["factor"])
+        z, above, saturated = patches(frame, *calibration.maps, rows, cols, **_pixel_parameters(recipe), out=out)
         table, kept = measure(rows, cols, offsets, z, above, saturated, clustering.tags, **recipe["measure"])
-        members, offsets = _members(offsets, kept)
-        rows, cols, z = rows[members], cols[members], z[members]
         energy, length = density_calibration(rows, cols, offsets, z, **recipe["energy"])
-        table["sc_energy"], table["sc_pathlength"] = energy, length
-        pixels, table = redpix(table, rows, cols, offsets, z, recipe["measure"]["axes"], **recipe["redpix"])
+        table["sc_energy"], table["sc_pathlength"] = energy[kept], length[kept]
+        pixels, table = redpix(table, kept, rows, cols, offsets, z, recipe["measure"]["axes"], **recipe["redpix"])
     quality = SATURATED * bool(saturated.any()) | CUT_SHORT * clustering.cut_short
-    return table, pixels, quality, len(weights)
-
-
-def _members(offsets: NDArray[np.int64], kept: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Put the members of grouped clusters in the order of some of the clusters: their indices, and the new offsets."""
-    sizes = np.diff(offsets)[kept]
-    new = offsets_of(sizes)
-    return np.arange(new[-1]) + np.repeat(offsets[kept] - new[:-1], sizes), new
+    return _Found(table, pixels, quality, len(weights))
 
 
 def _pixel_parameters(recipe: Recipe) -> dict[str, Any]:

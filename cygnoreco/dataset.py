@@ -146,6 +146,7 @@ def publish(
     dataset: Dataset,
     receipts: list[Receipt],
     *,
+    quality: int,
     parameters: Mapping[str, Any],
     provenance: Mapping[str, Any],
     summary: Mapping[str, Any],
@@ -163,6 +164,8 @@ def publish(
         Where.
     receipts : list of Receipt
         All parts of the run, in order.
+    quality : int
+        Quality bits that all events have in common.
     parameters, provenance, key, time
         As for :func:`cygnoreco.io.root_tables.write_root`.
     summary : mapping
@@ -176,8 +179,10 @@ def publish(
     lengths = {table: sum(receipt.counts[table] for receipt in receipts) for table in ("events", "clusters", "redpix")}
     with atomic_folder(dataset.result) as staging:
         root_file = staging / dataset.root_file.name
-        write_root(root_file, _pieces(receipts), parameters=parameters, provenance=provenance, key=key, time=time)
-        write_zarr(staging / f"{dataset.name}.zarr", _pieces(receipts), lengths=lengths, provenance=provenance)
+        write_root(
+            root_file, _pieces(receipts, quality), parameters=parameters, provenance=provenance, key=key, time=time
+        )
+        write_zarr(staging / f"{dataset.name}.zarr", _pieces(receipts, quality), lengths=lengths, provenance=provenance)
         files = {root_file.name: {"bytes": root_file.stat().st_size, "sha256": _sha256(root_file)}}
         complete = {**summary, "rows": lengths, "files": files}
         (staging / "summary.json").write_text(json.dumps(complete, indent=2, sort_keys=True) + "\n")
@@ -213,8 +218,11 @@ def load_tables(path: str | Path) -> Tables:
     return read_zarr(inside[0])
 
 
-def _pieces(receipts: list[Receipt]) -> Iterator[Tables]:
-    return (read_part(Path(receipt.path)) for receipt in receipts)
+def _pieces(receipts: list[Receipt], quality: int) -> Iterator[Tables]:
+    for receipt in receipts:
+        tables = read_part(Path(receipt.path))
+        tables.events["quality"] |= quality
+        yield tables
 
 
 def _sha256(path: Path) -> str:

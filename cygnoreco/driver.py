@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import os
 import platform
+import queue
 import socket
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from dask.local import get_sync
 
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.dataset import Dataset, begin, dataset_of, finished, load_tables, locked, publish
+from cygnoreco.device import check_memory, resolve_device
 from cygnoreco.errors import DataError, InputError, TransientError
-from cygnoreco.graph import CalibrationChoice, choose_calibration, cut, parts_array
+from cygnoreco.graph import CalibrationChoice, Work, choose_calibration, cut, make_part, parts_array
 from cygnoreco.io.parts import Receipt
+from cygnoreco.io.source import Block, Buffers, beginning_of, blocks
 from cygnoreco.lineage import key_of, lineage
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
-from cygnoreco.tables import Tables
+from cygnoreco.tables import FILE_CHECKSUM, Tables
 from cygnoreco.types import Camera, Fault
 
 if TYPE_CHECKING:
     from distributed import Client
+
+_Client: TypeAlias = "Client | Callable[[], Client | None] | None"
 
 #: Libraries whose versions are recorded.
 _LIBRARIES = ("cygnoreco", "numpy", "scipy", "numba", "dask", "distributed", "uproot", "zarr")
@@ -45,6 +51,8 @@ class Progress:
     ----------
     frames, total : int
         Frames done, of all, parts of an earlier start counted in.
+    estimated : bool
+        The total is an estimate from the size of a file that is read for the first time.
     clusters : int
         Clusters found so far.
     bytes : int
@@ -58,6 +66,7 @@ class Progress:
     clusters: int
     bytes: int
     parts: Path
+    estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,9 @@ def reconstruct(
     response: str | Path | None = None,
     recipe: Recipe | str | Path = "lime",
     camera: str | None = None,
-    client: Client | Callable[[], Client | None] | None = None,
+    client: _Client = None,
+    threads: int = 1,
+    device: str = "cpu",
     block: int = 8,
     out: str | Path | None = None,
     force: bool = False,
@@ -98,7 +109,12 @@ def reconstruct(
 ) -> Result:
     """Reconstruct a raw run.
 
-    The result depends on the run, the recipe and the calibration alone: not on block size, client, workers or order.
+    The result depends on the run, the recipe and the calibration alone: not on block size, client, threads or order,
+    and on the device only within the tolerance of its arithmetic.
+
+    A MIDAS file that nobody has read before is inflated once, from its first byte to its last, while other threads
+    of this process reconstruct what was read; on the way its index is made. With the index, blocks are found by their
+    numbers: by the threads of this process or the workers of a client, each of which inflates its own.
 
     Parameters
     ----------
@@ -115,8 +131,13 @@ def reconstruct(
     camera : str, optional
         Bank name; needed when the run has several cameras.
     client : distributed.Client, optional
-        Where the blocks are computed; without one, in this process. A function is called for it when there is
-        something to compute: workers take seconds to start, and what is wrong or done already needs none.
+        Whose workers compute the blocks; without one, this process does. A function is called for it when there are
+        blocks that can be found by their numbers: workers take seconds to start.
+    threads : int
+        Blocks computed at once in this process.
+    device : str
+        ``cpu``; ``cuda`` or ``cuda:1``, a GPU; ``auto``, a GPU if there is one; see
+        :func:`cygnoreco.device.resolve_device`.
     block : int
         Frames a block: the unit of work, of memory and of resuming.
     out : str or Path, optional
@@ -146,32 +167,42 @@ def reconstruct(
     recipe = Recipe.load(recipe)
     if block < 1:
         raise InputError(f"block = {block}: at least 1 frame is needed")
+    if threads < 1:
+        raise InputError(f"threads = {threads}: at least 1 is needed")
+    sensor = run.camera(camera)
+    if client is None or callable(client):  # workers elsewhere look for themselves
+        chosen = resolve_device(device)
+        check_memory(chosen, sensor, block, recipe)
+        device = chosen.name
     with _folder(out) as folder:
-        choice = choose_calibration(
-            run.number, run.camera(camera), recipe, pedestal, response, folder=folder / "calibration"
-        )
+        choice = choose_calibration(run.number, sensor, recipe, pedestal, response, folder=folder / "calibration")
         document = lineage(
             run=run.number,
             digest=run.source.digest,
-            camera=run.camera(camera).name,
+            camera=sensor.name,
             recipe=recipe,
             pedestal=choice.reference.pedestal_digest,
             response=choice.reference.response_digest,
         )
-        key = key_of(document)
-        dataset = dataset_of(
-            folder, run=run.number, camera=run.camera(camera).name, key=key, several=len(run.cameras) > 1
-        )
+        dataset = _dataset(folder, run, sensor, document)
         if strict:
             _stop_at(f"'{run.path}'", run.faults)
             _stop_at(f"the pedestal of run {choice.pedestal_run}", choice.pedestal_faults)
         with locked(dataset):
             summary = None if force else finished(dataset)
-            resumed = len(run.table(camera))
+            resumed = 0 if summary is None else summary["frames"]
             if summary is None:
-                done = _within(begin(dataset, document, force=force), resumed)
+                done = begin(dataset, document, force=force)
                 resumed = sum(receipt.stop - receipt.start for receipt in done)
-                summary = _work(run, recipe, choice, dataset, document, done, camera, client, block, strict, watch)
+                work = Work(
+                    run.ref(sensor.name),
+                    choice.reference,
+                    run.number,
+                    choice.pedestal_run,
+                    str(dataset.parts.resolve()),
+                    device,
+                )
+                summary = _work(run, work, choice, dataset, document, done, client, threads, block, strict, watch)
             elif strict:
                 _stop_at(f"'{run.path}'", tuple(Fault(**fault) for fault in summary["faults"]))
             return Result(
@@ -187,45 +218,52 @@ def reconstruct(
             )
 
 
-def missing(n: int, done: list[Receipt], block: int) -> list[tuple[int, int]]:
-    """Bounds of the blocks that are not covered by committed parts.
+def _dataset(folder: Path, run: Run, camera: Camera, document: Mapping[str, Any]) -> Dataset:
+    several = len(run.known_cameras) > 1
+    return dataset_of(folder, run=run.number, camera=camera.name, key=key_of(document), several=several)
+
+
+def missing(start: int, stop: int, done: list[Receipt], block: int) -> list[tuple[int, int]]:
+    """Bounds of the blocks of some frames that are not covered by committed parts.
 
     Parameters
     ----------
-    n : int
-        Frames of the run.
+    start, stop : int
+        The frames.
     done : list of Receipt
         Parts that are there, in order, without overlap.
     block : int
         Frames a block at most.
     """
     bounds = []
-    position = 0
-    for start, stop in [(receipt.start, receipt.stop) for receipt in done] + [(n, n)]:
-        bounds += [(position + first, position + last) for first, last in cut(start - position, block)]
-        position = stop
+    position = start
+    for first, last in [(receipt.start, receipt.stop) for receipt in done] + [(stop, stop)]:
+        free = min(first, stop) - position
+        bounds += [(position + begin, position + end) for begin, end in cut(max(free, 0), block)]
+        position = max(position, last)
     return bounds
 
 
 def _work(
     run: Run,
-    recipe: Recipe,
+    work: Work,
     choice: CalibrationChoice,
     dataset: Dataset,
     document: Mapping[str, Any],
     done: list[Receipt],
-    camera: str | None,
-    client: Client | Callable[[], Client | None] | None,
+    client: _Client,
+    threads: int,
     block: int,
     strict: bool,
     watch: Callable[[Progress], None] | None,
 ) -> dict[str, Any]:
     started = time.time()
-    total = len(run.table(camera))
     receipts = list(done)
     fresh: list[Receipt] = []
+    camera = work.ref.camera
+    recipe = work.calibration.recipe
 
-    def report() -> None:
+    def report(total: int) -> None:
         if watch:
             watch(
                 Progress(
@@ -234,34 +272,36 @@ def _work(
                     clusters=sum(each.counts["clusters"] for each in receipts),
                     bytes=sum(each.counts["bytes"] for each in fresh),
                     parts=dataset.parts,
+                    estimated=beginning_of(run.source) is not None,
                 )
             )
 
-    report()
     if strict:
         _stop_at(f"'{run.path}'", _late_faults(receipts))
-    bounds = missing(total, done, block)
-    if bounds:
-        parts = parts_array(
-            run.ref(camera),
-            bounds,
-            choice.reference,
-            run=run.number,
-            pedestal_run=choice.pedestal_run,
-            folder=str(dataset.parts.resolve()),
-        )
-        for receipt in _receipts(parts, client() if callable(client) else client):
-            if strict:
-                _stop_at(f"'{run.path}'", receipt.faults)
-            receipts.append(receipt)
-            fresh.append(receipt)
-            report()
+
+    def collect(made: _Made) -> None:
+        for receipt, total in made:
+            if receipt is not None:
+                if strict:
+                    _stop_at(f"'{run.path}'", receipt.faults)
+                receipts.append(receipt)
+                fresh.append(receipt)
+            report(total)
+
+    if (client is None or callable(client)) and beginning_of(run.source) is not None:
+        collect(_first_pass(run, work, done, threads, block))
+    total = len(run.table(camera.name))
+    receipts[:] = [receipt for receipt in receipts if receipt.stop <= total]
+    collect(_by_number(work, missing(0, total, sorted(receipts), block), total, client, threads))
     receipts.sort()
     _check_cover(receipts, total)
+    dataset = _dataset(dataset.out, run, camera, document)  # all cameras are known now
     return publish(
         dataset,
         receipts,
-        parameters=_reco_params(recipe, run.camera(camera)),
+        # Which frame a wrong checksum of the whole file stands for cannot be known: it may be any.
+        quality=FILE_CHECKSUM * any(fault.kind == "trailer" for fault in run.faults),
+        parameters=_reco_params(recipe, camera),
         provenance={
             "key": key_of(document),
             "lineage": document,
@@ -271,22 +311,86 @@ def _work(
         },
         summary=_summary(run, recipe, choice, dataset, document, receipts, fresh, started),
         key=key_of(document),
-        time=_begin_of(run, camera),
+        time=_begin_of(run, camera.name),
     )
 
 
-def _receipts(parts: Any, client: Client | None) -> Iterator[Receipt]:
-    """Receipts of the blocks as they are committed, in whatever order."""
-    blocks = [parts.blocks[index] for index in range(parts.numblocks[0])]
-    if client is None:
-        for block in blocks:
-            yield block.compute(scheduler=get_sync)[0]  # by its name it would load all of distributed first
-        return
-    from distributed import KilledWorker, as_completed
+#: A new receipt if there is one, and the frames of the run as far as they are known.
+_Made = Iterator[tuple[Receipt | None, int]]
 
-    futures = client.compute(blocks, retries=2)  # a passing fault of a disk, say
+
+def _first_pass(run: Run, work: Work, done: list[Receipt], threads: int, block: int) -> _Made:
+    """Read a file from its first byte to its last, while threads reconstruct what was read."""
+    camera = work.ref.camera
+    buffers = Buffers(threads + 1, block, camera)
+    receipts: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
+
+    def make(whole: Block) -> None:
+        try:
+            for start, stop in missing(whole.start, whole.stop, done, block):
+                inside = slice(start - whole.start, stop - whole.start)
+                receipts.put(make_part(Block(start, whole.frames[inside], whole.rows[inside]), work))
+        finally:
+            buffers.give(whole.frames)
+
+    total = 0
+    with ThreadPoolExecutor(threads) as pool:
+        futures: deque[Future[None]] = deque()
+        try:
+            for whole in blocks(run.source, camera, buffers, block):
+                futures.append(pool.submit(make, whole))
+                total = round(whole.stop / whole.part)
+                while futures and futures[0].done():
+                    futures.popleft().result()
+                while not receipts.empty():
+                    yield receipts.get(), total
+            total = len(run.table(camera.name))
+            for future in futures:
+                future.result()
+                while not receipts.empty():
+                    yield receipts.get(), total
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _by_number(work: Work, bounds: list[tuple[int, int]], total: int, client: _Client, threads: int) -> _Made:
+    """Have blocks computed by their numbers, in whatever order."""
+    yield None, total
+    if bounds:
+        parts = parts_array(work, bounds)
+        tasks = [parts.blocks[index] for index in range(parts.numblocks[0])]
+        workers = client() if callable(client) else client
+        for receipt in _here(tasks, threads) if workers is None else _there(tasks, workers):
+            yield receipt, total
+
+
+def _here(tasks: list[Any], threads: int) -> Iterator[Receipt]:
+    """Compute tasks in this process."""
+
+    def compute(task: Any) -> Receipt:
+        receipt: Receipt = task.compute(scheduler=get_sync)[0]  # by its name it would load all of distributed first
+        return receipt
+
+    if threads == 1:
+        yield from map(compute, tasks)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(compute, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _there(tasks: list[Any], client: Client) -> Iterator[Receipt]:
+    """Compute tasks by the workers of a client."""
+    from distributed import KilledWorker
+    from distributed import as_completed as as_they_come
+
+    futures = client.compute(tasks, retries=2)  # a passing fault of a disk, say
     try:
-        for future in as_completed(futures):
+        for future in as_they_come(futures):
             yield future.result()[0]
     except KilledWorker:
         raise TransientError(
@@ -378,11 +482,6 @@ def _reco_params(recipe: Recipe, camera: Camera) -> dict[str, Any]:
                 name = official.get(f"{stage.name}.{key}", f"{stage.name}_{key}")
                 found[name] = np.float32(value) if isinstance(value, float) else np.int32(value)
     return found
-
-
-def _within(receipts: list[Receipt], total: int) -> list[Receipt]:
-    """Leave out parts of frames that the run does not have."""
-    return [receipt for receipt in receipts if receipt.stop <= total]
 
 
 def _check_cover(receipts: list[Receipt], total: int) -> None:

@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from cygnoreco.calib.find import cache_folder, find_pedestal
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.calib.response import load_response
-from cygnoreco.chain import STEPS, Calibration, calibrate, check_camera, correct, reconstruct_block
+from cygnoreco.chain import STEPS, Calibration, calibrate, check_camera, correct
+from cygnoreco.device import reconstruct_block, resolve_device
 from cygnoreco.errors import DataError, InputError, nearest
 from cygnoreco.io.opening import open_source
-from cygnoreco.io.parts import write_part
-from cygnoreco.io.source import Source, read_frames
+from cygnoreco.io.parts import Receipt, write_part
+from cygnoreco.io.source import Block, Source, read_frames
+from cygnoreco.kernels.scratch import scratch
 from cygnoreco.lineage import canonical_json
 from cygnoreco.recipe import Recipe
-from cygnoreco.tables import FILE_CHECKSUM
 from cygnoreco.types import Camera, Fault, Frames
 
 Bounds = Sequence[tuple[int, int]]
@@ -42,6 +43,7 @@ class RunRef:
     path: str
     digest: str
     camera: Camera
+    origin: str
     shapes: tuple[tuple[str, tuple[int, int]], ...] = ()
     cache: str | None = None
 
@@ -59,6 +61,32 @@ class CalibrationRef:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done with every block of a run, small enough to travel with a task.
+
+    Attributes
+    ----------
+    ref : RunRef
+        The run and one of its cameras.
+    calibration : CalibrationRef
+        Calibration and recipe.
+    run, pedestal_run : int
+        Run numbers for the tables.
+    folder : str
+        Where parts are committed.
+    device : str
+        ``cpu`` or ``cuda:0`` and so on, as :func:`cygnoreco.device.resolve_device` takes it.
+    """
+
+    ref: RunRef
+    calibration: CalibrationRef
+    run: int
+    pedestal_run: int
+    folder: str
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -169,9 +197,7 @@ def corrected_array(ref: RunRef, bounds: Bounds, calibration: CalibrationRef, wh
     )
 
 
-def parts_array(
-    ref: RunRef, bounds: Bounds, calibration: CalibrationRef, *, run: int, pedestal_run: int, folder: str
-) -> da.Array:
+def parts_array(work: Work, bounds: Bounds) -> da.Array:
     """Parts of a run as a lazy array of their receipts (:class:`~cygnoreco.io.parts.Receipt`), one chunk a block.
 
     Reading and reconstruction of a block are one task, so that a graph has as many tasks as blocks.
@@ -181,13 +207,42 @@ def parts_array(
         chunks=((1,) * len(bounds),),
         dtype=object,
         meta=np.empty(0, object),
-        name=f"part-{tokenize(calibration.key, ref, tuple(bounds), folder)}",
-        ref=ref,
+        name=f"part-{tokenize(work.calibration.key, work.ref, tuple(bounds), work.folder)}",
+        work=work,
         bounds=tuple(bounds),
-        calibration=calibration,
-        run=run,
-        pedestal_run=pedestal_run,
-        folder=folder,
+    )
+
+
+def make_part(block: Block, work: Work, read_s: float = 0.0) -> Receipt:
+    """Reconstruct a block and commit its part.
+
+    Parameters
+    ----------
+    block : Block
+        Its frames.
+    work : Work
+        What is done with it.
+    read_s : float
+        Wall seconds that reading it took.
+    """
+    tables, seconds = reconstruct_block(
+        block.frames,
+        block.rows,
+        _calibrate(work.ref.camera.shape, work.ref.origin, work.calibration),
+        work.calibration.recipe,
+        device=resolve_device(work.device),
+        origin=work.ref.origin,
+        run=work.run,
+        pedestal_run=work.pedestal_run,
+    )
+    return write_part(
+        Path(work.folder),
+        block.start,
+        block.stop,
+        tables,
+        seconds={"read": read_s, **seconds},
+        size=block.frames.nbytes,
+        faults=block.faults,
     )
 
 
@@ -197,40 +252,18 @@ def _load(ref: RunRef, bounds: Bounds, block_id: tuple[int, ...] | None = None) 
 
 
 def _correct(frames: Frames, ref: RunRef, calibration: CalibrationRef, what: str) -> NDArray[np.float64]:
-    source = _open(ref)
-    return correct(frames, _calibrate(ref, calibration), calibration.recipe, source.origin, what)
+    return correct(frames, _calibrate(ref.camera.shape, ref.origin, calibration), calibration.recipe, ref.origin, what)
 
 
-def _commit(
-    ref: RunRef,
-    bounds: Bounds,
-    calibration: CalibrationRef,
-    run: int,
-    pedestal_run: int,
-    folder: str,
-    block_id: tuple[int, ...] | None = None,
-) -> NDArray[Any]:
+def _commit(work: Work, bounds: Bounds, block_id: tuple[int, ...] | None = None) -> NDArray[Any]:
     assert block_id is not None
     start, stop = bounds[block_id[0]]
-    source = _open(ref)
+    ref = work.ref
     begin = time.perf_counter()
-    frames, rows, faults = read_frames(source, ref.camera.name, start, stop)
-    read_s = time.perf_counter() - begin
-    tables, seconds = reconstruct_block(
-        frames,
-        rows,
-        _calibrate(ref, calibration),
-        calibration.recipe,
-        origin=source.origin,
-        run=run,
-        pedestal_run=pedestal_run,
-        # Which frame a wrong checksum of the whole file stands for cannot be known: it may be any.
-        quality=FILE_CHECKSUM * any(fault.kind == "trailer" for fault in source.faults),
-    )
+    memory = scratch("block", (stop - start, *ref.camera.shape), "<u2")
+    block = Block(start, *read_frames(_open(ref), ref.camera.name, start, stop, memory))
     receipts = np.empty(1, object)
-    receipts[0] = write_part(
-        Path(folder), start, stop, tables, seconds={"read": read_s, **seconds}, size=frames.nbytes, faults=faults
-    )
+    receipts[0] = make_part(block, work, time.perf_counter() - begin)
     return receipts
 
 
@@ -259,13 +292,13 @@ def _open(ref: RunRef) -> Source:
 
 
 @_once(2)
-def _calibrate(ref: RunRef, calibration: CalibrationRef) -> Calibration:
+def _calibrate(shape: tuple[int, int], origin: str, calibration: CalibrationRef) -> Calibration:
     pedestal = Pedestal.load(Path(calibration.pedestal))
-    response = load_response(calibration.response, ref.camera.shape, **calibration.recipe["response"])
+    response = load_response(calibration.response, shape, **calibration.recipe["response"])
     for what, found, expected in (
         ("pedestal", pedestal.digest, calibration.pedestal_digest),
         ("response", response.digest, calibration.response_digest),
     ):
         if found != expected:
             raise DataError(f"the {what} is not what it was: SHA-256 {found[:12]}, was {expected[:12]}")
-    return calibrate(pedestal, response, calibration.recipe, _open(ref).origin)
+    return calibrate(pedestal, response, calibration.recipe, origin)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from cygnoreco.errors import InputError, nearest
 from cygnoreco.io.opening import open_source
-from cygnoreco.io.source import Source
+from cygnoreco.io.remote import full_name
+from cygnoreco.io.source import Source, beginning_of
 from cygnoreco.types import Camera, Fault, Frames
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ class Run:
         return self.source.cameras
 
     @property
+    def known_cameras(self) -> tuple[Camera, ...]:
+        """Cameras known so far: those of the first image, and all once the file has been read to its end."""
+        beginning = beginning_of(self.source)
+        return self.cameras if beginning is None else beginning.cameras
+
+    @property
     def faults(self) -> tuple[Fault, ...]:
         """Everything wrong that was found in the file."""
         return self.source.faults
@@ -68,6 +75,9 @@ class Run:
         InputError
             No such camera, or several and none named.
         """
+        for camera in self.known_cameras:
+            if name == camera.name or (name is None and len(self.known_cameras) == 1):
+                return camera
         names = [camera.name for camera in self.cameras]
         if not names:
             raise InputError(f"'{self.path}' holds no camera frames")
@@ -107,9 +117,10 @@ class Run:
         from cygnoreco.graph import RunRef
 
         return RunRef(
-            str(self.path.resolve()),
+            full_name(self.path),
             self.source.digest,
             self.camera(camera),
+            self.source.origin,
             tuple((name, (int(height), int(width))) for name, (height, width) in self.shapes.items()),
             str(self.cache) if self.cache else None,
         )
@@ -178,8 +189,9 @@ def open_run(
 ) -> Run:
     """Open a raw run: MIDAS (``.mid``, ``.mid.gz``, ``.mid.lz4``, ``.mid.bz2``), ROOT, HDF5 or Zarr.
 
-    The file is read once through to find its events and what is wrong with them; the index is kept in a cache, so
-    that opening it again, in this or another process, costs nothing.
+    A MIDAS file is read once from end to end to find its events and what is wrong with them: when something is asked
+    for that needs it, or on the way of :func:`~cygnoreco.reconstruct`. The index is kept in a cache, so that
+    opening the run again, in this or another process, costs nothing.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from cygnoreco.calib.response import expand_response
 from cygnoreco.cluster.directional import directional
@@ -18,6 +18,7 @@ from cygnoreco.image.correct import accept, correct_saturation, spark_veto, subt
 from cygnoreco.image.filters import median, noise_filter, rebin
 from cygnoreco.image.orient import orient
 from cygnoreco.image.points import points
+from cygnoreco.kernels.image import Precision
 from cygnoreco.measure.density import density_calibration
 from cygnoreco.measure.redpix import redpix
 from cygnoreco.measure.variables import measure
@@ -56,7 +57,10 @@ STAGES: dict[str, Stage] = {
     )
 }
 
-_HEAD = ("name", "description", "extends", "clustering", "vignetting")
+#: In what the image section may compute.
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+_HEAD = ("name", "description", "extends", "clustering", "vignetting", "precision")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,9 @@ class Recipe:
         ``dbscan``, ``idbscan`` or ``directional``.
     vignetting : str
         Map of the lens response used when the caller names none: ``generated:lime``, ``none`` or a file's path.
+    precision : {'float64', 'float32'}
+        What the image section computes in: ``float64``, which is the definition of the stages to the last bit, or
+        ``float32``, faster and equal up to roundings (see :mod:`cygnoreco.kernels.image`).
     parameters : mapping of str to mapping
         Complete tables of parameters by stage; treat it as immutable.
     """
@@ -81,6 +88,7 @@ class Recipe:
     description: str
     clustering: str
     vignetting: str
+    precision: Precision
     parameters: Mapping[str, Mapping[str, Any]]
 
     def __getitem__(self, stage: str) -> Mapping[str, Any]:
@@ -135,7 +143,7 @@ class Recipe:
         ----------
         document : mapping
             ``name``, ``description``, ``extends`` (a shipped recipe, default ``lime``), ``clustering``, ``vignetting``,
-            and one table a stage with the parameters that differ from the extended recipe.
+            ``precision``, and one table a stage with the parameters that differ from the extended recipe.
 
         Raises
         ------
@@ -158,11 +166,15 @@ class Recipe:
         clustering = str(document.get("clustering", base.clustering))
         if clustering not in CLUSTERINGS:
             raise InputError(f"unknown clustering '{clustering}'" + nearest(clustering, CLUSTERINGS))
+        precision = str(document.get("precision", base.precision))
+        if precision not in PRECISIONS:
+            raise InputError(f"unknown precision '{precision}'" + nearest(precision, PRECISIONS))
         return cls(
             name=str(document.get("name", "unnamed")),
             description=str(document.get("description", base.description)),
             clustering=clustering,
             vignetting=str(document.get("vignetting", base.vignetting)),
+            precision=cast("Precision", precision),
             parameters={
                 name: stage.validate({**base.parameters.get(name, {}), **document.get(name, {})})
                 for name, stage in STAGES.items()
@@ -175,7 +187,8 @@ class Recipe:
         Parameters
         ----------
         settings : iterable of str
-            ``stage.parameter=value`` or ``clustering=name``; values in TOML's notation, bare words are texts.
+            ``stage.parameter=value``, or ``clustering``, ``vignetting`` or ``precision`` for the stage and parameter;
+            values in TOML's notation, bare words are texts.
 
         Raises
         ------
@@ -186,7 +199,7 @@ class Recipe:
         for setting in settings:
             where, separator, text = setting.partition("=")
             stage, dot, key = where.strip().partition(".")
-            if not separator or (not dot and stage not in ("clustering", "vignetting")):
+            if not separator or (not dot and stage not in ("clustering", "vignetting", "precision")):
                 raise InputError(f"'{setting}' is not of the form stage.parameter=value")
             if dot and stage not in STAGES:
                 raise InputError(f"unknown stage '{stage}' in '{setting}'" + nearest(stage, STAGES))
@@ -200,6 +213,7 @@ class Recipe:
             self,
             clustering=checked.clustering if "clustering" in changed else self.clustering,
             vignetting=str(changed.get("vignetting", self.vignetting)),
+            precision=changed.get("precision", self.precision),
             parameters=checked.parameters,
         )
 
@@ -211,6 +225,7 @@ class Recipe:
         """Everything that decides the results, and nothing else: versions and parameters of the active stages."""
         return {
             "clustering": self.clustering,
+            "precision": self.precision,
             "stages": {
                 stage.name: {"version": stage.version, **self.parameters[stage.name]} for stage in self.active()
             },
@@ -218,7 +233,8 @@ class Recipe:
 
     def to_toml(self, *, comments: bool = False) -> str:
         """Write the complete recipe as TOML; with ``comments`` every parameter is preceded by its description."""
-        lines = [f"{key} = {_toml(getattr(self, key))}" for key in ("name", "description", "clustering", "vignetting")]
+        head = (key for key in _HEAD if key != "extends")
+        lines = [f"{key} = {_toml(getattr(self, key))}" for key in head]
         for name, stage in STAGES.items():
             if not stage.parameters:
                 continue
@@ -236,7 +252,7 @@ class Recipe:
         """List what differs between two recipes: (``stage.parameter``, value here, value there)."""
         found: list[tuple[str, Any, Any]] = [
             (key, getattr(self, key), getattr(other, key))
-            for key in ("clustering", "vignetting")
+            for key in ("clustering", "vignetting", "precision")
             if getattr(self, key) != getattr(other, key)
         ]
         for stage, table in self.parameters.items():
@@ -249,7 +265,7 @@ class Recipe:
 
 
 #: What ``lime`` starts from: the defaults in the signatures of the stages.
-_ROOT = Recipe("", "", "directional", "generated:lime", {})
+_ROOT = Recipe("", "", "directional", "generated:lime", "float64", {})
 
 
 def shipped() -> tuple[str, ...]:

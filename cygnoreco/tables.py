@@ -94,15 +94,16 @@ def concatenate(pieces: list[Tables]) -> Tables:
 
 
 @stage(name="tables", version=1)
-def event_table(columns: dict[str, Any], seconds: dict[str, float], *, timings: bool = False) -> NDArray[Any]:
-    """Make the row of one event.
+def event_table(columns: dict[str, Any], seconds: dict[str, Any], *, timings: bool = False) -> NDArray[Any]:
+    """Make the row of one event, or those of several.
 
     Parameters
     ----------
     columns : dict
-        Values by column of ``EVENT_DTYPE``, without the wall times.
+        Values by column of ``EVENT_DTYPE``, without the wall times; numbers, or arrays of shape (n,). ``event`` says
+        which.
     seconds : dict
-        Wall seconds by the name of the timing column without its ``t_``.
+        Wall seconds by the name of the timing column without its ``t_``; numbers, or arrays of shape (n,).
     timings : bool
         Whether the wall times of the stages go into the t_* columns. They differ from one pass to the next, so that
         the same lineage key no longer gives the same bytes; otherwise the columns hold -1 and the times stand in the
@@ -111,9 +112,9 @@ def event_table(columns: dict[str, Any], seconds: dict[str, float], *, timings: 
     Returns
     -------
     ndarray
-        Shape (1,), ``EVENT_DTYPE``.
+        Shape (1,) or (n,), ``EVENT_DTYPE``.
     """
-    row = np.zeros(1, EVENT_DTYPE)
+    row = np.zeros(np.size(columns["event"]), EVENT_DTYPE)
     for name, value in columns.items():
         row[name] = value
     for column in TIMING_COLUMNS:

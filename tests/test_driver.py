@@ -20,7 +20,7 @@ import uproot
 from cygnoreco import InputError, Recipe, load_tables, open_run, reconstruct
 from cygnoreco.driver import Progress, Result, missing
 from cygnoreco.errors import DataError, TransientError
-from cygnoreco.graph import choose_calibration, cut, parts_array
+from cygnoreco.graph import Work, choose_calibration, cut, parts_array
 from cygnoreco.io.convert import convert
 from cygnoreco.io.parts import Receipt, part_path, write_part
 from tests.conftest import SmallRuns
@@ -203,7 +203,7 @@ def test_timings_are_recorded_on_request_only(small_runs: SmallRuns, reference: 
 def test_a_graph_has_one_task_a_block(small_runs: SmallRuns, tmp_path: Path) -> None:
     run = open_run(small_runs.data)
     choice = choose_calibration(11, run.camera(), recipe_of(small_runs), small_runs.pedestal, "none", folder=tmp_path)
-    parts = parts_array(run.ref(), cut(14, 4), choice.reference, run=11, pedestal_run=10, folder=str(tmp_path))
+    parts = parts_array(Work(run.ref(), choice.reference, 11, 10, str(tmp_path)), cut(14, 4))
     (optimized,) = dask.optimize(parts)
     graph = dict(optimized.__dask_graph__())
     assert len(graph) == 4
@@ -417,8 +417,8 @@ def test_the_provenance_says_where_a_result_comes_from(reference: Result) -> Non
 
 def test_missing_blocks_fill_the_gaps() -> None:
     done = [Receipt(4, 8, "", {}, {}), Receipt(9, 12, "", {}, {})]
-    assert missing(20, done, 3) == [(0, 3), (3, 4), (8, 9), (12, 15), (15, 18), (18, 20)]
-    assert missing(0, [], 8) == []
+    assert missing(0, 20, done, 3) == [(0, 3), (3, 4), (8, 9), (12, 15), (15, 18), (18, 20)]
+    assert missing(0, 0, [], 8) == []
     assert part_path(Path(), 8, 16).name == "frames-000008-000016.part.npz"
 
 

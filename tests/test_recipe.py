@@ -76,6 +76,15 @@ def test_override_keeps_what_the_recipe_had() -> None:
     assert recipe.name == "mango"
 
 
+def test_precision_is_part_of_the_content() -> None:
+    recipe = Recipe.load("lime")
+    single = recipe.override(["precision=float32"])
+    assert (recipe.precision, single.precision) == ("float64", "float32")
+    assert single.canonical() != recipe.canonical()
+    assert ("precision", "float32", "float64") in single.differences(recipe)
+    assert 'precision = "float32"' in single.to_toml()
+
+
 def test_only_the_chosen_clustering_is_active() -> None:
     recipe = Recipe.load("lime").override(["clustering=idbscan"])
     active = {stage.name for stage in recipe.active()}
@@ -92,6 +101,7 @@ def test_only_the_chosen_clustering_is_active() -> None:
         ({"suppress": 1.0}, r"'suppress' must be a table"),
         ({"name": 5}, r"'name' must be a text"),
         ({"clustering": "dbscn"}, r"unknown clustering 'dbscn'; did you mean 'dbscan'\?"),
+        ({"precision": "float23"}, r"unknown precision 'float23'; did you mean 'float32'\?"),
         ({"extends": "lyme"}, r"unknown recipe 'lyme' in 'extends'; did you mean 'lime'\?"),
     ],
 )

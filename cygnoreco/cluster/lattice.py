@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from numpy.typing import ArrayLike, NDArray
 
 from cygnoreco.errors import InputError
-from cygnoreco.kernels.lattice import ball_sums, connect, half_widths, row_starts
+from cygnoreco.kernels.lattice import ball_sums, connect, group_points, half_widths, row_starts
 from cygnoreco.stage import stage
 
 #: Rows and columns that points may spread over: more than any sensor has, while a table of one side is still small.
@@ -216,11 +216,7 @@ def group(labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[
     offsets : (k + 1,) int64
         Cluster j is ``order[offsets[j]:offsets[j + 1]]``; numbers that no point has are skipped.
     """
-    labels = np.asarray(labels)
-    order = np.argsort(labels, kind="stable").astype(np.int64)
-    order = order[np.count_nonzero(labels < 0) :]
-    sizes = np.bincount(labels[order])
-    return order, np.concatenate(([0], np.cumsum(sizes[sizes > 0]))).astype(np.int64)
+    return group_points(np.asarray(labels))
 
 
 def drop_small(labels: NDArray[np.int32], n_clusters: int, min_size: int) -> tuple[NDArray[np.int32], int]:

@@ -6,12 +6,14 @@ bits, so an order of floating-point additions, where there is one, is part of th
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 
+from cygnoreco._xp import namespace
 from cygnoreco.errors import InputError
 from cygnoreco.stage import stage
 
@@ -50,8 +52,10 @@ def spark_veto(
     ndarray, shape (...), bool
         True for a spark: the sum of the raw counts is above 2 baseline H W + excess.
     """
-    raw = frames.sum(axis=(-2, -1), dtype=np.uint64)
-    return raw > spark_limit(frames.shape[-2:], baseline=baseline, excess=excess)
+    xp = namespace(frames)
+    raw = xp.sum(frames, axis=(-2, -1), dtype=xp.uint64)
+    # A whole number is above the limit if it is above the whole part of it, and integers compare exactly.
+    return raw > math.floor(spark_limit(frames.shape[-2:], baseline=baseline, excess=excess))
 
 
 def spark_limit(shape: tuple[int, ...], *, baseline: float, excess: float) -> float:
@@ -82,13 +86,14 @@ def upper_cut(
     """
     if saturated == "keep":
         return frames
-    return np.where(frames >= cimax, frames.dtype.type(0), frames)
+    xp = namespace(frames)
+    return xp.where(frames >= cimax, xp.zeros_like(frames), frames)
 
 
 @stage(name="subtract", version=1)
 def subtract(frames: NDArray[Any], mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """Subtract the pedestal: counts above the dark level, ADU, float64 (..., H, W)."""
-    return frames - mean
+    return namespace(frames).asarray(frames, dtype=mean.dtype) - mean
 
 
 @stage(name="saturation", version=1)
@@ -126,7 +131,7 @@ def correct_saturation(
     if not enabled:
         return sub
     a, b, c, start = saturation_polynomial(quadratic, onset, counts_per_density)
-    return np.where(sub > start, a * sub * sub + b * sub + c, sub)
+    return namespace(sub).where(sub > start, a * sub * sub + b * sub + c, sub)
 
 
 def saturation_polynomial(
@@ -161,7 +166,8 @@ def suppress(
     -------
     ndarray, shape (..., H, W), float64
     """
-    return np.where(sub > nsigma * rms, sub, 0.0)
+    xp = namespace(sub)
+    return xp.where(sub > nsigma * rms, sub, xp.zeros_like(sub))
 
 
 @stage(name="accept", version=1)
@@ -190,7 +196,7 @@ def accept(
     -------
     ndarray, shape (..., H, W), float64
     """
-    inside = np.zeros_like(zs)
+    inside = namespace(zs).zeros_like(zs)
     window = (..., slice(ymin, ymax), slice(xmin, xmax))
     inside[window] = zs[window]
     return inside
@@ -232,6 +238,11 @@ def _ordered_sum(image: NDArray[np.float64]) -> NDArray[np.float64]:
     if width % 4:
         raise InputError(f"an image of {width} columns cannot be summed by fours: its width must be a multiple of 4")
     fours = image[..., 0::4] + image[..., 1::4] + image[..., 2::4] + image[..., 3::4]
-    # Running sums add one after the other; np.sum does not promise an order.
-    columns = np.add.accumulate(fours, axis=-2)[..., -1, :]
-    return np.add.accumulate(columns, axis=-1)[..., -1]
+    # One after the other, since no library promises the order of its sums.
+    columns = fours[..., 0, :]
+    for y in range(1, fours.shape[-2]):
+        columns = columns + fours[..., y, :]
+    total = columns[..., 0]
+    for x in range(1, columns.shape[-1]):
+        total = total + columns[..., x]
+    return total

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge
-from numba import njit
 from numpy.typing import NDArray
 
+from cygnoreco._xp import namespace
 from cygnoreco.errors import InputError
+from cygnoreco.kernels.points import survivors
 from cygnoreco.stage import stage
 
 
@@ -33,13 +34,14 @@ def median(zs: NDArray[np.float64], *, enabled: bool = True) -> NDArray[np.float
     """
     if not enabled:
         return zs
-    left = np.concatenate((zs[..., :1], zs[..., :-1]), axis=-1)
-    low, high = np.minimum(left, zs), np.maximum(left, zs)
-    low_above = np.concatenate((low[..., :1, :], low[..., :-1, :]), axis=-2)
-    high_above = np.concatenate((high[..., :1, :], high[..., :-1, :]), axis=-2)
+    xp = namespace(zs)
+    left = xp.concat((zs[..., :1], zs[..., :-1]), axis=-1)
+    low, high = xp.minimum(left, zs), xp.maximum(left, zs)
+    low_above = xp.concat((low[..., :1, :], low[..., :-1, :]), axis=-2)
+    high_above = xp.concat((high[..., :1, :], high[..., :-1, :]), axis=-2)
     # Of two ordered pairs the largest of the four is the larger high; what remains of the four without it has its
     # largest among the smaller high and the two lows.
-    return np.maximum(np.maximum(low_above, low), np.minimum(high_above, high))
+    return xp.maximum(xp.maximum(low_above, low), xp.minimum(high_above, high))
 
 
 @stage(name="rebin", version=1)
@@ -68,13 +70,13 @@ def rebin(image: NDArray[np.float64], *, factor: Annotated[int, Ge(1)] = 4) -> N
     height, width = image.shape[-2:]
     if height % factor or width % factor:
         raise InputError(f"rebin.factor = {factor} does not divide the image of {height} x {width} pixels")
-    rows = image[..., 0::factor].copy()
+    rows = image[..., 0::factor]
     for k in range(1, factor):
-        rows += image[..., k::factor]
-    rows /= factor
-    blocks = rows[..., 0::factor, :].copy()
+        rows = rows + image[..., k::factor]
+    rows = rows / factor
+    blocks = rows[..., 0::factor, :]
     for k in range(1, factor):
-        blocks += rows[..., k::factor, :]
+        blocks = blocks + rows[..., k::factor, :]
     return blocks / factor
 
 
@@ -109,55 +111,9 @@ def noise_filter(
     -------
     ndarray, shape (..., h, w), float64
     """
-    height, width = edges.shape[-2:]
     filtered = np.zeros(edges.shape)
-    rounded = np.empty((height, width), np.float32)
-    averages = np.empty(width, np.float32)
+    height, width = edges.shape[-2:]
     for image, result in zip(edges.reshape(-1, height, width), filtered.reshape(-1, height, width), strict=True):
-        _noise_filter(image, np.float32(difference), np.float32(min_average), min_neighbours, rounded, averages, result)
+        rows, cols, values = survivors(image, difference, min_average, min_neighbours, -np.inf)
+        result[rows, cols] = values
     return filtered
-
-
-@njit(nogil=True, cache=True)
-def _noise_filter(
-    image: Any,
-    difference: Any,
-    min_average: Any,
-    min_neighbours: int,
-    rounded: Any,
-    quiet_averages: Any,
-    filtered: Any,
-) -> None:
-    """Filter an image into an array of zeros; ``rounded`` and ``quiet_averages`` are scratch memory."""
-    height, width = image.shape
-    rounded[:] = image
-    rounded[:2] = 0.0
-    rounded[-2:] = 0.0
-    rounded[:, :2] = 0.0
-    rounded[:, -2:] = 0.0
-    for y in range(1, height - 2):
-        above, here, below = rounded[y - 1], rounded[y], rounded[y + 1]
-        # All neighbours but the left one are known before the row is walked, and that one is zero nearly everywhere.
-        # There this is the average, to the last bit: a zero changes no sum. A loop of its own, because it runs over
-        # many macro-pixels at once where the walk must go one by one.
-        for x in range(1, width - 2):
-            outer = above[x - 1] + below[x - 1] + above[x] + below[x]
-            quiet_averages[x] = (outer + above[x + 1] + here[x + 1] + below[x + 1]) * np.float32(0.125)
-        left = np.float32(0.0)
-        for x in range(1, width - 2):
-            if left == 0.0 and quiet_averages[x] < min_average:
-                here[x] = 0.0
-                continue
-            outer = above[x - 1] + left + below[x - 1] + above[x] + below[x]
-            average = (outer + above[x + 1] + here[x + 1] + below[x + 1]) * np.float32(0.125)
-            alive = 0
-            for neighbour in (x - 1, x, x + 1):
-                alive += (above[neighbour] != 0.0) + (here[neighbour] != 0.0) + (below[neighbour] != 0.0)
-            if average < min_average or alive < min_neighbours:
-                here[x] = 0.0
-            elif abs(here[x] - average) > difference:
-                here[x] = average
-                filtered[y, x] = average
-            elif here[x] != 0.0:
-                filtered[y, x] = image[y, x]
-            left = here[x]

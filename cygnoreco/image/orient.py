@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cygnoreco.stage import stage
@@ -34,8 +33,8 @@ def orient(frames: NDArray[Any], origin: str, *, orientation: Orientation = "sen
     Returns
     -------
     ndarray, shape (..., H, W)
-        The same array, or a contiguous mirrored copy: everything that follows runs along the rows.
+        The same array, or a mirrored view of it: nothing is copied.
     """
     if orientation == "sensor" or origin != MIRRORED_ORIGIN:
         return frames
-    return np.ascontiguousarray(frames[..., ::-1])
+    return frames[..., ::-1]

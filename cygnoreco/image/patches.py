@@ -13,6 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cygnoreco.image.correct import Saturated
+from cygnoreco.kernels.scratch import scratch
 
 
 class Patches(NamedTuple):
@@ -51,6 +52,7 @@ def patches(
     ymin: int | None = 304,
     ymax: int | None = 2054,
     saturation: tuple[float, float, float, float] | None = None,
+    out: Patches | None = None,
 ) -> Patches:
     """Cut the pixels of some macro-pixels out of a raw frame and correct them.
 
@@ -75,6 +77,8 @@ def patches(
         Of the stage ``accept``.
     saturation : tuple of float, optional
         Coefficients of :func:`~cygnoreco.image.correct.saturation_polynomial`, where that stage is enabled.
+    out : Patches, optional
+        Filled and returned instead of new arrays, for instance :func:`patch_memory`.
 
     Returns
     -------
@@ -84,8 +88,9 @@ def patches(
     height, width = frame.shape
     first_row, last_row, _ = slice(ymin, ymax).indices(height)
     first_col, last_col, _ = slice(xmin, xmax).indices(width)
-    shape = (len(rows), factor, factor)
-    found = Patches(np.empty(shape), np.empty(shape, np.bool_), np.empty(shape, np.bool_))
+    if out is None:
+        shape = (len(rows), factor, factor)
+        out = Patches(np.empty(shape), np.empty(shape, np.bool_), np.empty(shape, np.bool_))
     _cut_out(
         (frame, mean, rms, response),
         (rows, cols),
@@ -93,9 +98,19 @@ def patches(
         (first_row, last_row, first_col, last_col),
         saturation is not None,
         saturation or (0.0, 0.0, 0.0, 0.0),
-        found,
+        out,
     )
-    return found
+    return out
+
+
+def patch_memory(n: int, factor: int) -> Patches:
+    """Memory for the pixels of ``n`` macro-pixels, that the thread's next call gives out again."""
+    shape = (n, factor, factor)
+    return Patches(
+        scratch("patch counts", shape, np.float64),
+        scratch("patch flags above", shape, np.bool_),
+        scratch("patch flags saturated", shape, np.bool_),
+    )
 
 
 @njit(nogil=True, cache=True)
@@ -107,11 +122,12 @@ def _cut_out(maps: Any, macro_pixels: Any, cuts: Any, window: Any, correct: bool
     a, b, c, start = polynomial
     factor = found.z.shape[1]
     for m in range(len(rows)):
+        left = cols[m] * factor
         for k in range(factor):
             y = rows[m] * factor + k
             row_accepted = first_row <= y < last_row
             for j in range(factor):
-                x = cols[m] * factor + j
+                x = left + j
                 raw = frame[y, x]
                 saturated = raw >= cimax
                 if saturated and saturated_to_zero:
@@ -120,7 +136,8 @@ def _cut_out(maps: Any, macro_pixels: Any, cuts: Any, window: Any, correct: bool
                 if correct and sub > start:
                     sub = a * sub * sub + b * sub + c
                 z = sub * response[y, x]
-                accepted = row_accepted and first_col <= x < last_col
+                accepted = row_accepted & (first_col <= x) & (x < last_col)
                 found.z[m, k, j] = z
-                found.above[m, k, j] = accepted and sub > nsigma * rms[y, x] and z > 0.0
+                # Without a branch: half of these pixels are above their cut, and nobody can foretell which.
+                found.above[m, k, j] = accepted & (sub > nsigma * rms[y, x]) & (z > 0.0)
                 found.saturated[m, k, j] = saturated

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cygnoreco._xp import namespace
 from cygnoreco.stage import stage
 
 Points = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
@@ -32,9 +33,8 @@ def points(
     rows, cols, weights : ndarray, shape (m,), int32
         Macro-pixel coordinates along axis 0 and axis 1, in raster order, and the weights.
     """
-    raster = np.flatnonzero(edges > 0.5)  # several times faster than nonzero on two axes
-    rows, cols = np.divmod(raster.astype(np.int32), np.int32(edges.shape[1]))
-    if weights == "unit":
-        return rows, cols, np.ones_like(rows)
-    charge = picture[rows, cols].astype(np.int32)
-    return rows, cols, np.maximum(charge, 1)
+    xp = namespace(edges)
+    rows, cols = xp.nonzero(edges > 0.5)
+    charge = xp.asarray(picture[rows, cols], dtype=xp.int32)
+    rows, cols = xp.asarray(rows, dtype=xp.int32), xp.asarray(cols, dtype=xp.int32)
+    return rows, cols, xp.ones_like(rows) if weights == "unit" else xp.maximum(charge, xp.ones_like(rows))

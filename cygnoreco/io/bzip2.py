@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cygnoreco.io.seekpoint import SPACING, CompressedFile, SeekPoint, StreamError
+from cygnoreco.io.seekpoint import CompressedFile, SeekPoint, SeekPoints, StreamError
 
 _STEP = 64 << 10
 _BLOCK_MARK = 0x314159265359
@@ -21,7 +21,7 @@ _FOOTER_BITS = 80
 _MOST = 1 << 20
 
 
-def inflate_bzip2(source: CompressedFile, start: SeekPoint | None, points: list[SeekPoint] | None) -> Iterator[bytes]:
+def inflate_bzip2(source: CompressedFile, start: SeekPoint | None, points: SeekPoints | None) -> Iterator[bytes]:
     """Yield the inflated bytes of a bzip2 file, of any number of streams.
 
     Parameters
@@ -30,8 +30,8 @@ def inflate_bzip2(source: CompressedFile, start: SeekPoint | None, points: list[
         The file, at its beginning or at `start`.
     start : SeekPoint or None
         Where it is; blocks have their own checksums, that of a stream which is entered in its middle is not verified.
-    points : list or None
-        Filled with seek points.
+    points : SeekPoints or None
+        Where to note seek points.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def inflate_bzip2(source: CompressedFile, start: SeekPoint | None, points: list[
             piece = source.take(_STEP)
             if not piece:
                 raise StreamError("compression", "the compressed stream ends early")
-            if points is not None and (not points or inflated - points[-1].inflated >= SPACING):
+            if points is not None and inflated >= points.due:
                 # Looked for in the overlap with the next piece as well; all output of the blocks before a mark is
                 # there once its first byte is fed, for nothing can be decoded of a mark that is cut.
                 bit = _find_mark(piece + source.peek(6), _BLOCK_MARK)
@@ -63,7 +63,7 @@ def inflate_bzip2(source: CompressedFile, start: SeekPoint | None, points: list[
                     for output in _feed(decoder, piece[:cut]):
                         inflated += len(output)
                         yield output
-                    points.append(SeekPoint(inflated, begin + bit // 8, header, bits=bit % 8))
+                    points.add(SeekPoint(inflated, begin + bit // 8, header, bits=bit % 8))
                     piece = piece[cut:]
             for output in _feed(decoder, piece):
                 inflated += len(output)

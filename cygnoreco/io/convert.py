@@ -8,23 +8,30 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cygnoreco.errors import DataError, InputError, nearest
 from cygnoreco.io.opening import SUFFIXES, open_source, suffix_container
+from cygnoreco.io.remote import url_of
 from cygnoreco.io.source import Source
 from cygnoreco.io.stored import STORED_DTYPE, ContentDigest, Header, StoredSource
 from cygnoreco.io.walk import count_frames, in_blocks, stored_tables, stream_offsets, walk
 from cygnoreco.types import Camera, Fault, Frames
+
+if TYPE_CHECKING:
+    from cygnoreco.io.zarr_source import Preset
 
 Target = Literal["zarr", "root", "h5", "midas"]
 Progress = Callable[[int, int], None]
 
 #: Names of the targets by container.
 _TARGETS: Mapping[str, Target] = {"zarr": "zarr", "root": "root", "hdf5": "h5", "midas": "midas"}
+
+#: Presets of a Zarr copy, the default first.
+PRESETS: tuple[Preset, ...] = ("archive", "fast")
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ def convert(
     target_path: str | os.PathLike[str],
     to: Target | None = None,
     *,
+    preset: Preset | None = None,
     overwrite: bool = False,
     strict: bool = False,
     shapes: Mapping[str, tuple[int, int]] | None = None,
@@ -86,6 +94,9 @@ def convert(
     to : {"zarr", "root", "h5", "midas"}, optional
         Container of the copy; by default the one that `target_path` is called after. ``midas`` gives the stream of
         the DAQ back, bit for bit as inflated, and is possible for copies of MIDAS runs (and for these themselves).
+    preset : {"archive", "fast"}, optional
+        How a Zarr copy is compressed. ``archive``, the default: as small as can be. ``fast``: a fifth larger, and read
+        about four times as fast; for runs that are gone through again and again.
     overwrite : bool
         Whether a copy that is there already may be replaced.
     strict : bool
@@ -109,6 +120,7 @@ def convert(
     """
     target = Path(target_path)
     to = _checked_target(Path(source_path), target, to, overwrite)
+    preset = _checked_preset(preset, to)
     source = open_source(source_path, shapes=shapes, cache=cache)
     if strict and source.faults:
         first = source.faults[0].message
@@ -119,7 +131,7 @@ def convert(
     digest = ContentDigest()
     rows: dict[str, list[Any]] = {camera.name: [] for camera in source.cameras}
     done, total, residue_size = 0, count_frames(source), 0
-    with _writer(to, target, source) as writer:
+    with _writer(to, target, source, preset) as writer:
         for camera, data, block_rows in in_blocks(walk(source, None if strict else lost)):
             if camera is None:
                 digest.update("residue", data)
@@ -240,7 +252,19 @@ def _compare(source: StoredSource, digest: ContentDigest) -> str:
     return found
 
 
+def _checked_preset(preset: Preset | None, to: Target) -> Preset:
+    if preset is None:
+        return PRESETS[0]
+    if preset not in PRESETS:
+        raise InputError(f"unknown preset '{preset}'{nearest(str(preset), PRESETS)}")
+    if to != "zarr":
+        raise InputError(f"preset '{preset}': only Zarr copies have presets, not {to}")
+    return preset
+
+
 def _checked_target(source: Path, target: Path, to: Target | None, overwrite: bool) -> Target:
+    if url_of(target):
+        raise InputError(f"{url_of(target)}: copies are written to a local disk; upload the folder when it is complete")
     named = suffix_container(target)
     if named is None:
         raise InputError(f"{target}: the name does not say what to make{nearest(target.suffix, SUFFIXES)}")
@@ -261,11 +285,11 @@ def _checked_target(source: Path, target: Path, to: Target | None, overwrite: bo
     return to
 
 
-def _writer(to: Target, target: Path, source: Source) -> contextlib.AbstractContextManager[Writer]:
+def _writer(to: Target, target: Path, source: Source, preset: Preset) -> contextlib.AbstractContextManager[Writer]:
     if to == "zarr":
         from cygnoreco.io.zarr_source import write_zarr
 
-        return write_zarr(target)
+        return write_zarr(target, preset)
     if to == "h5":
         from cygnoreco.io.hdf5_source import write_hdf5
 

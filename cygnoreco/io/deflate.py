@@ -18,17 +18,17 @@ import numpy as np
 from isal import isal_zlib  # inflates twice as fast as zlib
 from numpy.typing import NDArray
 
-from cygnoreco.io.seekpoint import SPACING, CompressedFile, SeekPoint, StreamError
+from cygnoreco.io.seekpoint import SPACING, CompressedFile, SeekPoint, SeekPoints, StreamError
 
 #: Compressed bytes inflated at a time: small enough that the output stays in the second-level cache.
-STEP = 16 << 10
+STEP = 64 << 10
 _WINDOW = 32 << 10
-#: How far after its due place a seek point is looked for, in inflated bytes; then the next one is waited for.
+#: How far after its due place a seek point is looked for, in inflated bytes; then there is none until the next is due.
 _SEARCH = 1 << 20
 #: What isal raises; its stub calls the class an instance.
 _Damage: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]
-#: Equal output that proves a seek point.
-_PROOF = 1 << 10
+#: Compressed bytes behind a seek point whose equal output proves it.
+_PROOF = 4 << 10
 
 # Two blocks without content, as bits in the order of the stream: one of fixed codes, of even length (10), and one with
 # codes of its own, of odd length (91). One of the second and some of the first end at any odd bit of a byte.
@@ -45,7 +45,7 @@ _EMPTY_DYNAMIC = [
 ]  # fmt: skip
 
 
-def inflate_gzip(source: CompressedFile, start: SeekPoint | None, points: list[SeekPoint] | None) -> Iterator[bytes]:
+def inflate_gzip(source: CompressedFile, start: SeekPoint | None, points: SeekPoints | None) -> Iterator[bytes]:
     """Yield the inflated bytes of a gzip file, of any number of members.
 
     Parameters
@@ -54,8 +54,8 @@ def inflate_gzip(source: CompressedFile, start: SeekPoint | None, points: list[S
         The file, at its beginning or at `start`.
     start : SeekPoint or None
         Where it is; checksums of a member that is entered in its middle are not verified.
-    points : list or None
-        Filled with seek points.
+    points : SeekPoints or None
+        Where to note seek points.
 
     Raises
     ------
@@ -67,19 +67,21 @@ def inflate_gzip(source: CompressedFile, start: SeekPoint | None, points: list[S
         resume = SeekPoint(inflated, source.tell()) if start is None else start
         whole, begin, crc = start is None, inflated, 0
         start = None
-        if points is not None and whole and (not points or inflated - points[-1].inflated >= SPACING):
-            points.append(resume)
+        if points is not None and whole and inflated >= points.due:
+            points.add(resume)
         decoder = _decoder_at(resume)
         recent = _Recent()
         while not decoder.eof:
-            piece = source.take(STEP)
+            if points is not None and inflated >= points.due + _SEARCH:
+                points.due += SPACING
+            piece = source.view(STEP)
             if not piece:
                 raise StreamError("compression", "the compressed stream ends early")
             try:
-                if points is not None and SPACING <= inflated - points[-1].inflated < SPACING + _SEARCH:
+                if points is not None and inflated >= points.due:
                     output, point = _find_point(decoder, piece, recent, inflated, source.tell() - len(piece))
                     if point is not None:
-                        points.append(point)
+                        points.add(point)
                         resume = point
                 else:
                     output = decoder.inflate(piece)
@@ -137,7 +139,7 @@ class _Decoder:
         if primer:
             self.inflate(primer)
 
-    def inflate(self, piece: bytes) -> bytes:
+    def inflate(self, piece: bytes | memoryview) -> bytes:
         output = self._decoder.decompress(piece)
         if self._drop:
             dropped = min(self._drop, len(output))
@@ -176,46 +178,24 @@ class _Recent:
 
 
 def _find_point(
-    decoder: _Decoder, piece: bytes, recent: _Recent, inflated: int, place: int
+    decoder: _Decoder, piece: memoryview, recent: _Recent, inflated: int, place: int
 ) -> tuple[bytes, SeekPoint | None]:
     """Inflate a piece that begins at file offset `place`; return its output and a proven seek point in it, if any."""
-    for bit in _candidates(piece):
-        byte, shift = divmod(int(bit), 8)
-        # The header's first bits share a byte with the end of the block before: they go into the primer.
-        after = byte + 1 if shift else byte
-        bits = _align(shift, piece[byte])
-        if not _begins_block(bits, piece[after : after + _PROOF]):
-            continue
-        # Fed up to here, the decoder has given all that comes before the block, and can have given nothing of it.
-        before = decoder.inflate(piece[:after])
-        recent.add(before)
-        primer, window = _primer(recent.window(), bits)
-        output = decoder.inflate(piece[after:])
-        point = SeekPoint(inflated + len(before), place + after, primer, window)
-        return before + output, point if _proven(point, piece[after:], output) else None
-    return decoder.inflate(piece), None
+    from cygnoreco.io.deflate_header import block_begin  # its kernel is loaded by those who need seek points
 
-
-def _candidates(piece: bytes) -> NDArray[np.intp]:
-    """Bits of a piece that may begin a block with its own codes, which is not the last: the code of lengths is full."""
-    bits = np.unpackbits(np.frombuffer(piece, "u1"), bitorder="little")
-    last = max(0, len(bits) - (17 + 19 * 3))
-
-    def number(at: NDArray[np.intp], width: int) -> NDArray[np.uint8]:
-        value = np.zeros(len(at), "u1")
-        for i in range(width):
-            value |= bits[at + i] << i
-        return value
-
-    at = np.flatnonzero((bits[:last] == 0) & (bits[1 : last + 1] == 0) & (bits[2 : last + 2] == 1))
-    at = at[(number(at + 3, 5) <= 29) & (number(at + 8, 5) <= 29)]
-    lengths = number(at + 13, 4) + 4
-    # Kraft's sum of a complete code is 1, here in units of 1/128; one random place in 280 passes.
-    kraft = np.zeros(len(at), np.int32)
-    for i in range(19):
-        length = number(at + 17 + 3 * i, 3)
-        kraft += np.where((length > 0) & (i < lengths), 128 >> length.astype(np.int32), 0)
-    return at[kraft == 128]
+    bit = block_begin(np.frombuffer(piece, np.uint8))
+    if bit < 0:
+        return decoder.inflate(piece), None
+    byte, shift = divmod(bit, 8)
+    # The header's first bits share a byte with the end of the block before: they go into the primer.
+    after = byte + 1 if shift else byte
+    # Fed up to here, the decoder has given all that comes before the block, and can have given nothing of it.
+    before = decoder.inflate(piece[:after])
+    recent.add(before)
+    primer, window = _primer(recent.window(), _align(shift, piece[byte]))
+    output = decoder.inflate(piece[after:])
+    point = SeekPoint(inflated + len(before), place + after, primer, window)
+    return before + output, point if _proven(point, piece[after : after + _PROOF], output) else None
 
 
 def _align(shift: int, byte: int) -> bytes:
@@ -234,23 +214,15 @@ def _primer(window: bytes, bits: bytes) -> tuple[bytes, int]:
     return b"\0" + struct.pack("<HH", len(window), len(window) ^ 0xFFFF) + window + bits, len(window)
 
 
-def _begins_block(bits: bytes, piece: bytes) -> bool:
-    try:
-        _Decoder(*_primer(bytes(_WINDOW), bits)).inflate(piece)
-    except _Damage:
-        return False
-    return True
-
-
-def _proven(point: SeekPoint, piece: bytes, output: bytes) -> bool:
+def _proven(point: SeekPoint, piece: memoryview, output: bytes) -> bool:
     try:
         repeated = _decoder_at(point).inflate(piece)
     except _Damage:
         return False
-    return len(output) >= _PROOF and repeated == output
+    return bool(repeated) and output.startswith(repeated)
 
 
-def _rescue(source: CompressedFile, resume: SeekPoint, inflated: int, piece: bytes) -> bytes:
+def _rescue(source: CompressedFile, resume: SeekPoint, inflated: int, piece: memoryview) -> bytes:
     """Inflate a damaged piece once more, byte by byte, for what it holds before the damage.
 
     A decoder that fails returns nothing of the whole piece, and cannot be copied beforehand: begin again at `resume`.

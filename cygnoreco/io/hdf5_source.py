@@ -193,8 +193,7 @@ def _inspect(dataset: Any) -> tuple[int, int]:
     return height, width
 
 
-def _read_pictures(names: Sequence[str], path: Path, camera: Camera, start: int, stop: int) -> Frames:
-    frames = np.empty((stop - start, *camera.shape), np.uint16)
+def _read_pictures(names: Sequence[str], path: Path, camera: Camera, start: int, stop: int, frames: Frames) -> None:
     with _opened(path) as file:
         for frame, name in zip(frames, names[start:stop], strict=True):
             try:
@@ -202,15 +201,12 @@ def _read_pictures(names: Sequence[str], path: Path, camera: Camera, start: int,
             except _DAMAGED as error:
                 raise DataError(f"{path}: '{name}' cannot be read ({error})") from None
             as_counts(values, frame, name, path)
-    return frames
 
 
-def _read_frames(path: Path, camera: Camera, start: int, stop: int) -> Frames:
-    frames = np.empty((stop - start, *camera.shape), np.uint16)
+def _read_frames(path: Path, camera: Camera, start: int, stop: int, frames: Frames) -> None:
     with _opened(path) as file:
         if stop > start:
             file[f"frames/{camera.name}"].read_direct(frames, np.s_[start:stop])
-    return frames
 
 
 def _read_residue(path: Path, start: int, stop: int) -> bytes:

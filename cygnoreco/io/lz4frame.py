@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lz4.frame import LZ4FrameDecompressor
 
-from cygnoreco.io.seekpoint import SPACING, CompressedFile, SeekPoint, StreamError
+from cygnoreco.io.seekpoint import CompressedFile, SeekPoint, SeekPoints, StreamError
 
 MAGIC = b"\x04\x22\x4d\x18"
 _WINDOW = 64 << 10
@@ -41,7 +41,7 @@ class _FrameHeader:
         return 1 << (8 + 2 * (self.raw[5] >> 4 & 7))
 
 
-def inflate_lz4(source: CompressedFile, start: SeekPoint | None, points: list[SeekPoint] | None) -> Iterator[bytes]:
+def inflate_lz4(source: CompressedFile, start: SeekPoint | None, points: SeekPoints | None) -> Iterator[bytes]:
     """Yield the inflated bytes of a file of LZ4 frames.
 
     Parameters
@@ -50,8 +50,8 @@ def inflate_lz4(source: CompressedFile, start: SeekPoint | None, points: list[Se
         The file, at its beginning or at `start`.
     start : SeekPoint or None
         Where it is; the checksum of a frame that is entered in its middle is not verified.
-    points : list or None
-        Filled with seek points; none inside frames that have linked blocks with checksums.
+    points : SeekPoints or None
+        Where to note seek points; none inside frames that have linked blocks with checksums.
 
     Raises
     ------
@@ -77,9 +77,10 @@ def inflate_lz4(source: CompressedFile, start: SeekPoint | None, points: list[Se
                 break
             if size & ~_STORED > header.largest_block:
                 raise StreamError("compression", "a block of the compressed stream is larger than its header allows")
-            if points is not None and (not points or inflated - points[-1].inflated >= SPACING):
+            if points is not None and inflated >= points.due:
                 point = _point(header, inflated, source.tell() - 4, recent)
-                points += [point] if point is not None else []
+                if point is not None:
+                    points.add(point)
             block = source.take((size & ~_STORED) + header.block_checksum)
             if len(block) < (size & ~_STORED) + header.block_checksum:
                 raise StreamError("compression", "the compressed stream ends early")

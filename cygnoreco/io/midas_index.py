@@ -13,9 +13,10 @@ import logging
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,17 @@ from cygnoreco.io.atomic import atomic_write
 from cygnoreco.io.midas import BEGIN_OF_RUN, Event, is_camera
 from cygnoreco.io.midas_events import iter_events
 from cygnoreco.io.odb import parse_odb, redact
-from cygnoreco.io.seekpoint import SeekPoint
+from cygnoreco.io.seekpoint import SPACING, SeekPoint, SeekPoints
 from cygnoreco.io.streams import open_stream
 from cygnoreco.types import Fault
 
 logger = logging.getLogger(__name__)
 
 #: Raised whenever the same file would give another index.
-INDEX_VERSION = 1
+INDEX_VERSION = 2
+
+#: How far before a large event a seek point is wanted, bytes: a few blocks of DEFLATE, one of which it will be.
+_BEFORE = 512 << 10
 
 #: One row an event, broken ones included. ``flags``: -1 without a list of banks; ``size``: bytes in the file.
 EVENT_INDEX_DTYPE = np.dtype(
@@ -93,64 +97,131 @@ class MidasIndex:
     odb: Mapping[str, Any]
 
 
-def scan(path: Path) -> MidasIndex:
-    """Read a file from end to end.
+class Pass:
+    """One pass over a file: its events as they come, and at the end the index.
+
+    ::
+
+        with Pass(path) as events:
+            for event, rows in events:
+                ...                      # rows: of ``BANK_INDEX_DTYPE``, as tuples, one a bank of `event.banks`
+        index = events.index()
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    digest : callable, optional
+        Gives the SHA-256 of the file, if somebody else works it out; asked for at the end.
+    seekable : bool
+        Note seek points.
 
     Raises
     ------
     InputError
         The file cannot be read.
-    DataError
-        There is no event in it.
     """
-    checksum = hashlib.sha256()
-    points: list[SeekPoint] = []
-    events: list[tuple[Any, ...]] = []
-    banks: list[tuple[Any, ...]] = []
-    faults: list[Fault] = []
-    frames: Counter[str] = Counter()
-    run_number, odb = None, None
-    with open_stream(path, points=points, on_read=checksum.update) as stream:
-        for item in iter_events(stream):
+
+    def __init__(self, path: Path, *, digest: Callable[[], str] | None = None, seekable: bool = True) -> None:
+        self.path = path
+        self.faults: list[Fault] = []
+        self._checksum = hashlib.sha256()
+        self._digest = digest or self._checksum.hexdigest
+        self._points = SeekPoints()
+        self._stream = open_stream(
+            path,
+            points=self._points if seekable else None,
+            on_read=self._checksum.update if digest is None else lambda _: None,
+        )
+        self._events: list[tuple[Any, ...]] = []
+        self._banks: list[tuple[Any, ...]] = []
+        self._frames: Counter[str] = Counter()
+        self.run_number: int | None = None
+        self._odb: dict[str, Any] | None = None
+        self._inflated_size: int | None = None
+        self._large = 0  # bytes of the last event that was large
+
+    def __enter__(self) -> Pass:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+    def __iter__(self) -> Iterator[tuple[Event, list[tuple[Any, ...]]]]:
+        for item in iter_events(self._stream):
             if isinstance(item, Fault):
-                faults.append(item)
+                self.faults.append(item)
                 continue
-            faults += _faults_of(item, frames)
-            banks += _banks_of(item, len(events), frames)
-            events.append(_row_of(item))
-            if item.header.event_id == BEGIN_OF_RUN and item.fault is None and odb is None:
-                run_number = item.header.serial
-                try:
-                    odb = redact(parse_odb(item.payload))
-                except DataError as error:
-                    odb = {}
-                    faults.append(Fault("odb", str(error), event=item.number, offset=item.offset))
-        inflated_size = stream.offset
-        stream.drain()
-    event_table = np.array(events, EVENT_INDEX_DTYPE)
-    if event_table["broken"].all():
-        reasons = [fault.message for fault in faults if fault.kind not in ("no-begin-of-run", "no-end-of-run")]
-        raise DataError(f"{path}: no MIDAS event in it: {reasons[0] if reasons else 'it is empty'}")
-    for number in np.flatnonzero(event_table["event_id"][1:] == BEGIN_OF_RUN) + 1:
-        message = "another begin of run: what follows is counted to the first run all the same"
-        faults.append(Fault("second-run", message, event=int(number), offset=int(event_table["offset"][number])))
-    return MidasIndex(
-        path=path,
-        digest=checksum.hexdigest(),
-        file_size=path.stat().st_size,
-        inflated_size=inflated_size,
-        run_number=run_number,
-        events=event_table,
-        banks=np.array(banks, BANK_INDEX_DTYPE),
-        faults=tuple(faults),
-        points=tuple(points),
-        written=dict(frames),
-        odb=odb or {},
-    )
+            rows = _banks_of(item, len(self._events), self._frames)
+            self._note(item, rows)
+            yield item, rows
+        self._inflated_size = self._stream.offset
+        self._stream.drain()
+
+    @property
+    def odb(self) -> Mapping[str, Any]:
+        """Settings at the begin of the run as far as they were met, secrets redacted."""
+        return self._odb or {}
+
+    @property
+    def progress(self) -> float:
+        """Part of the file that was read, 0 to 1."""
+        return self._stream.consumed() / max(1, self.path.stat().st_size)
+
+    def _note(self, event: Event, rows: list[tuple[Any, ...]]) -> None:
+        self.faults += _faults_of(event, self._frames)
+        self._banks += rows
+        self._events.append(_row_of(event))
+        if len(event.raw) >= SPACING // 4:
+            self._large = len(event.raw)
+        if self._large:
+            # Should the event that comes now be a large one too, a point is wanted shortly before its end.
+            self._points.due = self._stream.offset + self._large - _BEFORE
+        if event.header.event_id == BEGIN_OF_RUN and event.fault is None and self._odb is None:
+            self.run_number = event.header.serial
+            try:
+                self._odb = redact(parse_odb(event.payload))
+            except DataError as error:
+                self._odb = {}
+                self.faults.append(Fault("odb", str(error), event=event.number, offset=event.offset))
+
+    def index(self) -> MidasIndex:
+        """Return what the pass found, once it has come to the end.
+
+        Raises
+        ------
+        DataError
+            There is no event in the file.
+        """
+        if self._inflated_size is None:
+            raise RuntimeError(f"the pass over {self.path} is not at its end")
+        events = np.array(self._events, EVENT_INDEX_DTYPE)
+        faults = list(self.faults)
+        if events["broken"].all():
+            reasons = [fault.message for fault in faults if fault.kind not in ("no-begin-of-run", "no-end-of-run")]
+            raise DataError(f"{self.path}: no MIDAS event in it: {reasons[0] if reasons else 'it is empty'}")
+        for number in np.flatnonzero(events["event_id"][1:] == BEGIN_OF_RUN) + 1:
+            message = "another begin of run: what follows is counted to the first run all the same"
+            faults.append(Fault("second-run", message, event=int(number), offset=int(events["offset"][number])))
+        return MidasIndex(
+            path=self.path,
+            digest=self._digest(),
+            file_size=self.path.stat().st_size,
+            inflated_size=self._inflated_size,
+            run_number=self.run_number,
+            events=events,
+            banks=np.array(self._banks, BANK_INDEX_DTYPE),
+            faults=tuple(faults),
+            points=tuple(self._points),
+            written=dict(self._frames),
+            odb=self.odb,
+        )
 
 
-def load_index(path: Path, cache: Path | None = None, *, fresh: bool = False) -> MidasIndex:
-    """Index of a file: from this process's memory, from the cache, or by a pass over the file.
+def known_index(path: Path, cache: Path | None = None) -> MidasIndex | None:
+    """Index of a file if an earlier pass left it: in this process's memory or in the cache.
 
     Parameters
     ----------
@@ -158,6 +229,46 @@ def load_index(path: Path, cache: Path | None = None, *, fresh: bool = False) ->
         The file.
     cache : Path, optional
         Folder of indices; by default one in the user's cache folder.
+
+    Raises
+    ------
+    InputError
+        There is no such file.
+    """
+    key = index_key(path)
+    stored = _stored(key, cache)
+    known = _recent.get(key)
+    if known is not None and not stored.exists():  # other processes look in this folder
+        _write(stored, known)
+    index = known or _read(stored, path)
+    return None if index is None else _remember(key, index)
+
+
+def keep_index(index: MidasIndex, key: str, cache: Path | None = None) -> MidasIndex:
+    """Keep the index of a pass for the next time, unless the file is no longer what it was.
+
+    Parameters
+    ----------
+    index : MidasIndex
+        Of a pass.
+    key : str
+        :func:`index_key` of the file before the pass began.
+    cache : Path, optional
+        As for :func:`known_index`.
+    """
+    if index_key(index.path) == key:  # else it is still being written: the next one must look again
+        _write(_stored(key, cache), index)
+        _remember(key, index)
+    return index
+
+
+def load_index(path: Path, cache: Path | None = None, *, fresh: bool = False) -> MidasIndex:
+    """Index of a file: the known one, or else by a pass over the file.
+
+    Parameters
+    ----------
+    path, cache
+        As for :func:`known_index`.
     fresh : bool
         Read the file in any case.
 
@@ -168,21 +279,23 @@ def load_index(path: Path, cache: Path | None = None, *, fresh: bool = False) ->
     DataError
         There is no event in it.
     """
-    key = _key(path)
-    folder = cache if cache is not None else _default_cache()
-    stored = folder / f"{key}.npz"
-    if not fresh:
-        known = _recent.get(key)
-        if known is not None and not stored.exists():  # other processes look in this folder
-            _write(stored, known)
-        index = known or _read(stored, path)
-        if index is not None:
-            return _remember(key, index)
-    index = scan(path)
-    if _key(path) == key:  # else it is still being written: the next one must look again
-        _write(stored, index)
-        _remember(key, index)
-    return index
+    index = None if fresh else known_index(path, cache)
+    if index is not None:
+        return index
+    key = index_key(path)
+    return keep_index(scan(path), key, cache)
+
+
+def scan(path: Path) -> MidasIndex:
+    """Read a file from end to end, with the errors of :func:`load_index`."""
+    with Pass(path) as events:
+        for _ in events:
+            pass
+    return events.index()
+
+
+def _stored(key: str, cache: Path | None) -> Path:
+    return (cache if cache is not None else _default_cache()) / f"{key}.npz"
 
 
 #: The last few indices of this process, by key.
@@ -198,7 +311,8 @@ def _remember(key: str, index: MidasIndex) -> MidasIndex:
     return index
 
 
-def _key(path: Path) -> str:
+def index_key(path: Path) -> str:
+    """Name of a file as it is now: another size or time of change, another name."""
     try:
         status = path.stat()
     except OSError as error:

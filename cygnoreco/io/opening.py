@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cygnoreco.errors import DataError, InputError, nearest
+from cygnoreco.io.remote import url_of
 from cygnoreco.io.source import Source
 
 #: Containers by the end of the file's name.
@@ -38,7 +39,7 @@ def open_source(
     ----------
     path : path-like
         A MIDAS, ROOT or HDF5 file, or a Zarr folder. Its first bytes decide what it is, and its name only where
-        they say nothing.
+        they say nothing. A Zarr folder may also be named by its URL, ``s3://bucket/run.zarr``.
     shapes : mapping, optional
         (height, width) by the name of a camera, for sensors that cannot be told by their number of pixels.
     cache : path-like, optional
@@ -110,6 +111,10 @@ def container_of(path: str | os.PathLike[str]) -> str:
         Its name promises a container that its content is not.
     """
     path = Path(path)
+    if url_of(path):
+        if suffix_container(path) == "zarr":
+            return "zarr"
+        raise InputError(f"{url_of(path)}: only Zarr copies (.zarr) can be read by URL; fetch the file first")
     if not path.exists():
         raise InputError(f"{path}: no such file{_similar_name(path)}")
     if path.is_dir():

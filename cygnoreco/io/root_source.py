@@ -286,8 +286,9 @@ def _check_whole(raw: BinaryIO, key: Any) -> None:
         raise ValueError(f"its blocks hold {inflated} bytes instead of {key.fObjlen}")
 
 
-def _read_frames(names: Mapping[str, Sequence[str]], path: Path, camera: Camera, start: int, stop: int) -> Frames:
-    frames = np.empty((stop - start, *camera.shape), np.uint16)
+def _read_frames(
+    names: Mapping[str, Sequence[str]], path: Path, camera: Camera, start: int, stop: int, frames: Frames
+) -> None:
     with _opened(path) as file:
         for frame, name in zip(frames, names[camera.name][start:stop], strict=True):
             try:
@@ -295,7 +296,6 @@ def _read_frames(names: Mapping[str, Sequence[str]], path: Path, camera: Camera,
             except _DAMAGED as error:
                 raise DataError(f"{path}: '{name}' cannot be read ({_brief(error)})") from None
             as_counts(values, frame, name, path)
-    return frames
 
 
 def _read_residue(path: Path, start: int, stop: int) -> bytes:

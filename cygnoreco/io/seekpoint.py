@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from cygnoreco.errors import DataError
 
-#: Inflated bytes between two seek points: a seek costs half of it in vain, a point weighs 32 or 64 kB.
+#: Inflated bytes between two seek points, at most: a seek costs half of it in vain, a point weighs 32 or 64 kB.
 SPACING = 16 << 20
 _READ = 1 << 20
 
@@ -36,6 +36,31 @@ class SeekPoint:
     primer: bytes = b""
     primed: int = 0
     bits: int = 0
+
+
+@dataclass
+class SeekPoints:
+    """Seek points noted on the way through a file, in their order.
+
+    Attributes
+    ----------
+    found : list of SeekPoint
+        So far.
+    due : int
+        Offset in the output from which on the next one is wanted: ``SPACING`` after the last one, unless who reads
+        knows a better place. A point just before a block of frames saves those who begin there what lies between.
+    """
+
+    found: list[SeekPoint] = field(default_factory=list)
+    due: int = 0
+
+    def add(self, point: SeekPoint) -> None:
+        """Note a point."""
+        self.found.append(point)
+        self.due = point.inflated + SPACING
+
+    def __iter__(self) -> Iterator[SeekPoint]:
+        return iter(self.found)
 
 
 class StreamError(DataError):
@@ -68,18 +93,29 @@ class CompressedFile:
 
     def take(self, size: int) -> bytes:
         """Next `size` bytes, fewer only at the end of the file."""
-        while len(self._buffer) - self._used < size:
-            more = self.file.read(max(_READ, size))
-            if not more:
-                break
-            self._buffer = self._buffer[self._used :] + more
-            self._used, self._end = 0, self._end + len(more)
-            if self.on_read is not None and self._end > self._seen:
-                self.on_read(more[self._seen - self._end :])
-                self._seen = self._end
+        while len(self._buffer) - self._used < size and self._read(size):
+            pass
         piece = self._buffer[self._used : self._used + size]
         self._used += len(piece)
         return piece
+
+    def view(self, size: int) -> memoryview:
+        """Some of the next bytes, at most `size`, without a copy; none only at the end of the file."""
+        if self._used == len(self._buffer):
+            self._read(size)
+        piece = memoryview(self._buffer)[self._used : self._used + size]
+        self._used += len(piece)
+        return piece
+
+    def _read(self, size: int) -> bool:
+        more = self.file.read(max(_READ, size))
+        rest = self._buffer[self._used :]
+        self._buffer = rest + more if rest else more
+        self._used, self._end = 0, self._end + len(more)
+        if self.on_read is not None and self._end > self._seen:
+            self.on_read(more[self._seen - self._end :])
+            self._seen = self._end
+        return bool(more)
 
     def peek(self, size: int) -> bytes:
         """As :meth:`take`, without going forward."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import queue
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,8 +57,10 @@ class Source(Protocol):
         """Rows of ``FRAME_DTYPE``, one a readable frame of the camera, in the order of the file."""
         ...
 
-    def read(self, camera: str, start: int, stop: int) -> Frames:
+    def read(self, camera: str, start: int, stop: int, out: Frames | None = None) -> Frames:
         """Frames ``start`` to ``stop`` (rows of :meth:`table`): uint16, shape (stop - start, height, width).
+
+        They are put into ``out``, if it is given, from its beginning on; it has room for as many at least.
 
         Raises
         ------
@@ -70,7 +74,123 @@ class Source(Protocol):
         ...
 
 
-def read_frames(source: Source, camera: str, start: int, stop: int) -> tuple[Frames, NDArray[Any], tuple[Fault, ...]]:
+@dataclass(frozen=True)
+class Block:
+    """Some frames of a run, one after the other.
+
+    Attributes
+    ----------
+    start : int
+        Row of the frame table at which they begin.
+    frames : ndarray
+        (n, H, W) uint16, in memory of :class:`Buffers`.
+    rows : ndarray
+        (n,) ``FRAME_DTYPE``.
+    faults : tuple of Fault
+        Frames left out.
+    part : float
+        Part of the file that has been read with it, 0 to 1.
+    """
+
+    start: int
+    frames: Frames
+    rows: NDArray[Any]
+    faults: tuple[Fault, ...] = ()
+    part: float = 1.0
+
+    @property
+    def stop(self) -> int:
+        """Row of the frame table at which the next block begins: it counts frames that could not be read."""
+        return self.start + len(self.rows) + len(self.faults)
+
+
+class Buffers:
+    """Memory for a few blocks, used again and again: who reads waits until one is given back.
+
+    Parameters
+    ----------
+    count : int
+        Blocks that may be in use at once.
+    block : int
+        Frames of a block.
+    camera : Camera
+        Whose frames.
+    """
+
+    def __init__(self, count: int, block: int, camera: Camera) -> None:
+        self._free: queue.SimpleQueue[Frames | None] = queue.SimpleQueue()
+        self._closed = False
+        for _ in range(count):
+            self._free.put(np.empty((block, camera.height, camera.width), "<u2"))
+
+    def take(self) -> Frames:
+        """Memory of a block, as soon as there is one that is not in use.
+
+        Raises
+        ------
+        RuntimeError
+            The buffers were closed.
+        """
+        memory = None if self._closed else self._free.get()
+        if memory is None:
+            raise RuntimeError("nobody waits for blocks any more")
+        return memory
+
+    def give(self, frames: Frames) -> None:
+        """Give back what :meth:`take` gave, or the first frames of it."""
+        self._free.put(frames if frames.base is None else frames.base)
+
+    def close(self) -> None:
+        """Let nobody wait for a block any more."""
+        self._closed = True
+        self._free.put(None)
+
+
+def blocks(source: Source, camera: Camera, buffers: Buffers, size: int) -> Iterator[Block]:
+    """Read a run from its first frame to its last, ``size`` frames at a time, each into memory of ``buffers``.
+
+    A MIDAS file that nobody has read before is read once; see
+    :meth:`cygnoreco.io.midas_source.MidasSource.first_pass`.
+    """
+    if beginning_of(source) is not None:
+        yield from source.first_pass(camera, buffers)  # type: ignore[attr-defined]
+        return
+    n = len(source.table(camera.name))
+    for start in range(0, n, size):
+        stop = min(start + size, n)
+        yield Block(start, *read_frames(source, camera.name, start, stop, buffers.take()), part=stop / n)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What the first events of a MIDAS run tell, before the file is read to its end.
+
+    Attributes
+    ----------
+    run_number : int
+        Of the begin of run.
+    cameras : tuple of Camera
+        Those of the first event that has any; others may follow later.
+    odb : mapping
+        Settings, secrets redacted.
+    """
+
+    run_number: int
+    cameras: tuple[Camera, ...]
+    odb: Mapping[str, Any]
+
+
+def beginning_of(source: Source) -> Beginning | None:
+    """Return what is known of a run that must be read to its end before a frame can be found by its number.
+
+    None for a run whose frames can be found: it has been read before, or is in a container that says where they are.
+    """
+    return getattr(source, "beginning", None)
+
+
+def read_frames(
+    source: Source, camera: str, start: int, stop: int, out: Frames | None = None
+) -> tuple[Frames, NDArray[Any], tuple[Fault, ...]]:
     """Read a block and leave out the frames that cannot be read.
 
     What is wrong with a file is mostly found when it is opened, but some damage shows only when pixels are inflated.
@@ -83,6 +203,8 @@ def read_frames(source: Source, camera: str, start: int, stop: int) -> tuple[Fra
         Bank name.
     start, stop : int
         Frames of the block.
+    out : ndarray, optional
+        Memory for them, (m, H, W) uint16 with m at least ``stop - start``.
 
     Returns
     -------
@@ -95,18 +217,18 @@ def read_frames(source: Source, camera: str, start: int, stop: int) -> tuple[Fra
     """
     rows = source.table(camera)[start:stop]
     try:
-        return source.read(camera, start, stop), rows, ()
+        return source.read(camera, start, stop, out), rows, ()
     except DataError:
         pass  # one of the frames, or several: each is tried by itself
-    frames: list[Frames] = []
+    shape = next(each.shape for each in source.cameras if each.name == camera)
+    frames = np.empty((stop - start, *shape), "<u2") if out is None else out
     kept: list[int] = []
     faults: list[Fault] = []
     for place in range(start, stop):
         try:
-            frames.append(source.read(camera, place, place + 1))
+            source.read(camera, place, place + 1, frames[len(kept) :])
             kept.append(place - start)
         except DataError as error:
             event = int(rows["event"][place - start])
             faults.append(Fault("unreadable", str(error), event=error.event, offset=error.offset, frame=event))
-    shape = next(each.shape for each in source.cameras if each.name == camera)
-    return np.concatenate([np.empty((0, *shape), np.uint16), *frames]), rows[kept], tuple(faults)
+    return frames[: len(kept)], rows[kept], tuple(faults)

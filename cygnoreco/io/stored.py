@@ -123,7 +123,7 @@ class StoredSource:
     tables : mapping of str to ndarray
         Rows of ``STORED_DTYPE`` by camera.
     read_frames : callable
-        ``read_frames(path, camera, start, stop)`` gives frames of one camera.
+        ``read_frames(path, camera, start, stop, frames)`` fills an array with frames of one camera.
     known_digest : str
         SHA-256 of the content where it is known without reading all; empty: the digest is that of the file.
     header : Header or None
@@ -140,7 +140,7 @@ class StoredSource:
     cameras: tuple[Camera, ...]
     faults: tuple[Fault, ...]
     tables: Mapping[str, NDArray[Any]] = field(repr=False)
-    read_frames: Callable[[Path, Camera, int, int], Frames] = field(repr=False)
+    read_frames: Callable[[Path, Camera, int, int, Frames], None] = field(repr=False)
     known_digest: str = field(default="", repr=False)
     header: Header | None = field(default=None, repr=False)
     read_residue: Callable[[Path, int, int], bytes] | None = field(default=None, repr=False)
@@ -170,13 +170,15 @@ class StoredSource:
             table[name] = rows[name]
         return table
 
-    def read(self, camera: str, start: int, stop: int) -> Frames:
+    def read(self, camera: str, start: int, stop: int, out: Frames | None = None) -> Frames:
         """Frames `start` to `stop` of one camera, (stop - start, height, width)."""
         sensor = self._camera(camera)
         count = len(self.tables[camera])
         if not 0 <= start <= stop <= count:
             raise InputError(f"{self.path}: frames {start} to {stop} of {camera} asked for, it has {count}")
-        return self.read_frames(self.path, sensor, start, stop)
+        frames = np.empty((stop - start, *sensor.shape), np.uint16) if out is None else out[: stop - start]
+        self.read_frames(self.path, sensor, start, stop, frames)
+        return frames
 
     def odb(self) -> Mapping[str, Any]:
         """Return the settings at the begin of the run, secrets redacted; empty where the container has none."""

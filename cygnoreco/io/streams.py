@@ -16,6 +16,7 @@ Formats: RFC 1951 and 1952; "LZ4 Frame Format" 1.6.
 from __future__ import annotations
 
 import mmap
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,12 +25,15 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cygnoreco.errors import InputError
-from cygnoreco.io.seekpoint import CompressedFile, SeekPoint, StreamError
+from cygnoreco.io.seekpoint import CompressedFile, SeekPoint, SeekPoints, StreamError
 from cygnoreco.types import Fault
 
 _READ = 1 << 20
+#: How much memory of events is used again: that of the event at hand, of the one before it, and of a third.
+_KEEP, _KEPT = 64 << 20, 3
 
 
 @dataclass
@@ -44,6 +48,8 @@ class InflatedStream:
         Why the stream ended, if it was not by its proper end; known once :meth:`take` runs dry.
     drain : callable
         Reads what is left of the file, for the sake of `on_read`.
+    consumed : callable
+        Bytes of the file that were taken so far.
     """
 
     pieces: Iterator[bytes | memoryview]
@@ -51,7 +57,9 @@ class InflatedStream:
     fault: Fault | None = None
     close: Callable[[], None] = lambda: None
     drain: Callable[[], None] = lambda: None
+    consumed: Callable[[], int] = lambda: 0
     _waiting: deque[memoryview] = field(default_factory=deque)
+    _kept: list[NDArray[np.uint8]] = field(default_factory=list)
 
     def __enter__(self) -> InflatedStream:
         return self
@@ -68,8 +76,7 @@ class InflatedStream:
         """Next `size` bytes, read-only; fewer only where the stream ends. A view of the piece where possible."""
         if self._fill() and len(self._waiting[0]) >= size:
             return self._first(size)
-        # Only what is really written costs memory, however much a damaged header asks for.
-        buffer = np.empty(size, "u1").data
+        buffer = self._memory(size).data
         return buffer[: self.readinto(buffer)].toreadonly()
 
     def peek(self, size: int) -> memoryview:
@@ -100,6 +107,19 @@ class InflatedStream:
             done += len(self._first(size - done))
         return done
 
+    def _memory(self, size: int) -> NDArray[np.uint8]:
+        """Memory for an event: that of an earlier one which nobody holds any more, for fresh memory costs a pass."""
+        for kept in self._kept:
+            # Three references: the list's, the loop's and that of the count itself.
+            if len(kept) >= size and sys.getrefcount(kept) == 3:
+                return kept[:size]
+        # Only what is really written costs memory, however much a damaged header asks for.
+        memory = np.empty(size, "u1")
+        if size <= _KEEP:
+            self._kept.append(memory)
+            del self._kept[:-_KEPT]
+        return memory
+
     def _first(self, size: int) -> memoryview:
         piece = self._waiting.popleft()
         if len(piece) > size:
@@ -126,7 +146,7 @@ def open_stream(
     path: Path | str,
     start: SeekPoint | None = None,
     *,
-    points: list[SeekPoint] | None = None,
+    points: SeekPoints | None = None,
     on_read: Callable[[bytes], Any] | None = None,
 ) -> InflatedStream:
     """Open a file of any compression; its first bytes tell which.
@@ -137,8 +157,8 @@ def open_stream(
         Plain, gzip, lz4 or bzip2.
     start : SeekPoint, optional
         Where to begin, from an earlier pass over the same file.
-    points : list, optional
-        Filled with seek points on the way.
+    points : SeekPoints, optional
+        Where to note seek points on the way.
     on_read : callable, optional
         Called with every piece of the file as it is, in order.
 
@@ -164,7 +184,8 @@ def open_stream(
         source.seek(start.compressed)
     if kind == "none" and on_read is None:
         return InflatedStream(_mapped(file, offset), offset, close=file.close)
-    return InflatedStream(_inflate(kind, source, start, points), offset, close=file.close, drain=source.drain)
+    pieces = _inflate(kind, source, start, points)
+    return InflatedStream(pieces, offset, close=file.close, drain=source.drain, consumed=source.tell)
 
 
 def compression(file: BinaryIO) -> str:
@@ -185,9 +206,7 @@ def _mapped(file: BinaryIO, offset: int) -> Iterator[memoryview]:
         return  # an empty file cannot be mapped
 
 
-def _inflate(
-    kind: str, source: CompressedFile, start: SeekPoint | None, points: list[SeekPoint] | None
-) -> Iterator[bytes]:
+def _inflate(kind: str, source: CompressedFile, start: SeekPoint | None, points: SeekPoints | None) -> Iterator[bytes]:
     # Each decoder is imported only by those who have such a file.
     if kind == "gzip":
         from cygnoreco.io.deflate import inflate_gzip

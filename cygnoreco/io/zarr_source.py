@@ -13,15 +13,19 @@ missing chunk for zeros. A flipped bit is found when the chunk is read: each car
 content, computed while it was written, names the run at the cost of reading one small file; it stays the same when the
 run is written again with another compression, which a hash over the files would not. What all this cannot see is a
 chunk exchanged for another valid one; :func:`cygnoreco.io.convert.verify_copy` reads everything and finds that too.
+
+Any reader of Zarr reads the folder. We read frames ourselves (:mod:`cygnoreco.io.shards`), and the rest through Zarr.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import json
+import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -29,8 +33,10 @@ import zarr.errors
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from cygnoreco.errors import DataError
+from cygnoreco.errors import DataError, InputError, TransientError
 from cygnoreco.io.atomic import atomic_folder
+from cygnoreco.io.remote import file_sizes, filesystem_of, read_range, store_errors, url_of
+from cygnoreco.io.shards import Shards, read_shards, shards_of
 from cygnoreco.io.stored import (
     FRAMES_A_BLOCK,
     RESIDUE_BLOCK,
@@ -42,7 +48,11 @@ from cygnoreco.io.stored import (
 )
 from cygnoreco.types import Camera, Frames
 
+#: How frames are compressed: as small as can be, or as quick to read as a copy in memory.
+Preset = Literal["archive", "fast"]
+
 _METADATA = "zarr.json"
+_OTHER_CODECS = {"compressors": [BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()]}
 #: What Zarr and its codecs raise when the bytes are not what they should be.
 _DAMAGED = (ValueError, KeyError, TypeError, RuntimeError, EOFError, OSError, zarr.errors.BaseZarrError)
 
@@ -53,7 +63,7 @@ def open_zarr(path: Path) -> StoredSource:
     Parameters
     ----------
     path : Path
-        The folder.
+        The folder, or what stands for its URL (:mod:`cygnoreco.io.remote`).
 
     Returns
     -------
@@ -64,17 +74,18 @@ def open_zarr(path: Path) -> StoredSource:
     ------
     DataError
         Files are missing, cut or too many, or it is another kind of Zarr folder.
+    InputError, TransientError
+        The store at a URL does not let us in, or does not answer.
     """
-    try:
-        attributes = dict(zarr.open_group(path, mode="r", zarr_format=3).attrs)
-    except _DAMAGED as error:
-        raise DataError(f"{path}: cannot be read as a Zarr group ({error})") from None
+    with _damaged(f"{path}: cannot be read as a Zarr group", path):
+        attributes: dict[str, Any] = dict(zarr.open_group(_store(path), mode="r", zarr_format=3).attrs)
     if "cygnoreco" not in attributes or "files" not in attributes:
         raise DataError(f"{path}: a Zarr group, but not a run: the attributes 'cygnoreco' and 'files' are missing")
     header = Header.from_dict(attributes["cygnoreco"], path)
     _check_files(path, attributes["files"])
     tables = {camera.name: _read_table(path, camera.name) for camera in header.cameras}
     check_tables(header, tables, path)
+    shards = {camera.name: _layout(path, attributes["files"], header, camera) for camera in header.cameras}
     return StoredSource(
         path=path,
         container="zarr",
@@ -82,7 +93,7 @@ def open_zarr(path: Path) -> StoredSource:
         cameras=header.cameras,
         faults=header.faults,
         tables=tables,
-        read_frames=_read_frames,
+        read_frames=partial(_read_frames, shards),
         known_digest=header.content_digest,
         header=header,
         read_residue=_read_residue if header.residue_size is not None else None,
@@ -93,9 +104,11 @@ def open_zarr(path: Path) -> StoredSource:
 class _ZarrWriter:
     """What :func:`write_zarr` gives: takes blocks of frames and of the residue in their order, then the rest."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, preset: Preset) -> None:
         self._folder = folder
+        self._preset = preset
         self._root = zarr.open_group(folder, mode="w", zarr_format=3)
+        self._arrays: dict[str, Any] = {}
 
     def frames(self, camera: Camera, frames: Frames, rows: NDArray[Any]) -> None:
         """Append a block of frames; their rows of ``STORED_DTYPE`` are written at the end."""
@@ -116,54 +129,64 @@ class _ZarrWriter:
         if header.residue_size is not None:
             self._append("residue", np.empty(0, np.uint8), (RESIDUE_CHUNK,))
         self._append("odb", np.frombuffer(odb, np.uint8), (len(odb),))
-        files = {name: size for name, size in _files(self._folder).items() if name != _METADATA}
+        files = {name: size for name, size in file_sizes(self._folder).items() if name != _METADATA}
         self._root.attrs.update({"cygnoreco": header.to_dict(), "files": files})
 
     def _append(self, name: str, data: NDArray[Any], chunks: tuple[int, ...], chunks_a_shard: int = 1) -> None:
-        if name not in self._root:
-            # Neighbouring high bytes are equal: shuffled, the fastest zstd finds most of what there is to find.
-            compressors = [BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()]
-            shards = (chunks_a_shard * chunks[0], *chunks[1:]) if chunks_a_shard > 1 else None
-            self._root.create_array(
-                name,
-                shape=(0, *data.shape[1:]),
-                dtype=data.dtype,
-                chunks=chunks,
-                shards=shards,
-                compressors=compressors,
-            )
-        array: Any = self._root[name]
+        if name not in self._arrays:
+            self._arrays[name] = self._create(name, data, chunks, chunks_a_shard)
+        array = self._arrays[name]
         start = array.shape[0]
         array.resize((start + len(data), *array.shape[1:]))
         array[start:] = data
 
+    def _create(self, name: str, data: NDArray[Any], chunks: tuple[int, ...], chunks_a_shard: int) -> Any:
+        frames = name.startswith("frames/")
+        with warnings.catch_warnings():
+            # That pcodec is no part of the specification: true, and said in our documents.
+            warnings.filterwarnings("ignore", "Numcodecs codecs are not in the Zarr", zarr.errors.ZarrUserWarning)
+            return self._root.create_array(
+                name,
+                shape=(0, *data.shape[1:]),
+                dtype=data.dtype,
+                chunks=chunks,
+                shards=(chunks_a_shard * chunks[0], *chunks[1:]) if chunks_a_shard > 1 else None,
+                # A frame of zeros is a frame: one that is not there is lost.
+                config={"write_empty_chunks": frames},
+                **(_frame_codecs(self._preset) if frames else _OTHER_CODECS),
+            )
+
+
+def _frame_codecs(preset: Preset) -> dict[str, Any]:
+    """Arguments of ``create_array``: the codecs of frames, chosen by measurement (``bench/storage.py``)."""
+    if preset == "fast":
+        from cygnoreco.io.packing_codecs import ZarrPacking
+
+        return {"serializer": ZarrPacking(), "compressors": [Crc32cCodec()]}
+    from zarr.codecs.numcodecs import PCodec
+
+    # Level 8 reaches the entropy of the values within 2 %. Searching for multiples and the like finds nothing in noise.
+    return {"serializer": PCodec(level=8, mode_spec="classic"), "compressors": [Crc32cCodec()]}
+
 
 @contextlib.contextmanager
-def write_zarr(path: Path) -> Iterator[_ZarrWriter]:
+def write_zarr(path: Path, preset: Preset = "archive") -> Iterator[_ZarrWriter]:
     """Write a copy of a run; the folder appears when all of it is on the disk.
 
     Parameters
     ----------
     path : Path
         The folder to make or to replace.
+    preset : {"archive", "fast"}
+        How the frames are compressed: pcodec or :mod:`cygnoreco.io.packing`.
 
     Yields
     ------
     writer
         Append blocks of ``FRAMES_A_BLOCK`` frames and ``RESIDUE_BLOCK`` bytes, the last ones shorter, then finish.
     """
-    with atomic_folder(path) as partial:
-        yield _ZarrWriter(partial)
-
-
-def _files(folder: Path) -> dict[str, int]:
-    """Size of every file in a folder, by its name from there."""
-    found = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            file = Path(parent, name)
-            found[file.relative_to(folder).as_posix()] = file.stat().st_size
-    return dict(sorted(found.items()))
+    with atomic_folder(path) as unfinished:
+        yield _ZarrWriter(unfinished, preset)
 
 
 def _check_files(path: Path, expected: Any) -> None:
@@ -171,7 +194,7 @@ def _check_files(path: Path, expected: Any) -> None:
         sizes = {str(name): int(size) for name, size in expected.items()}
     except (AttributeError, TypeError, ValueError):
         raise DataError(f"{path}: the list of files in its attributes is damaged") from None
-    found = _files(path)
+    found = file_sizes(path)
     wrong = sorted(name for name, size in sizes.items() if found.get(name) != size)
     if wrong:
         first = wrong[0]
@@ -181,42 +204,69 @@ def _check_files(path: Path, expected: Any) -> None:
         )
 
 
+@contextlib.contextmanager
+def _damaged(what: str, path: Path) -> Iterator[None]:
+    """Turn what Zarr raises into our own errors; what a remote store raises first, as Zarr passes that on."""
+    try:
+        with store_errors(url) if (url := url_of(path)) else contextlib.nullcontext():
+            yield
+    except (InputError, TransientError):
+        raise
+    except (DataError, *_DAMAGED) as error:
+        raise DataError(f"{what} ({error})") from None
+
+
+def _store(path: Path, name: str = "") -> Any:
+    """Where Zarr finds a folder, or an array in it."""
+    url = url_of(path)
+    if url is None:
+        return path / name
+    filesystem_of(url)  # refuses unknown kinds of URL in our words
+    return f"{url}/{name}".rstrip("/")
+
+
 def _array(path: Path, name: str) -> Any:
-    return zarr.open_array(path / name, mode="r", zarr_format=3)
+    with _damaged(f"{path}: {name} cannot be read", path):
+        return zarr.open_array(_store(path, name), mode="r", zarr_format=3)
+
+
+def _layout(path: Path, files: Mapping[str, int], header: Header, camera: Camera) -> Shards | None:
+    """How the frames of a camera are stored; None if Zarr must read them."""
+    name = f"frames/{camera.name}/{_METADATA}"
+    with _damaged(f"{path}: {name} cannot be read", path):
+        metadata = json.loads(read_range(path, name, 0, int(files[name])).tobytes())
+        found, expected = tuple(metadata["shape"]), (header.frames[camera.name], *camera.shape)
+        if found != expected or metadata["data_type"] != "uint16":
+            raise DataError(f"{path}: {camera.name} is {metadata['data_type']} {found} instead of uint16 {expected}")
+    return shards_of(metadata)
 
 
 def _read_table(path: Path, camera: str) -> NDArray[Any]:
     columns = STORED_DTYPE.names or ()
-    try:
+    with _damaged(f"{path}: the table of {camera} cannot be read", path):
         arrays = {column: _array(path, f"table/{camera}/{column}")[:] for column in columns}
         table = np.empty(len(arrays["event"]), STORED_DTYPE)
         for column in columns:
             table[column] = arrays[column]
-    except _DAMAGED as error:
-        raise DataError(f"{path}: the table of {camera} cannot be read ({error})") from None
     return table
 
 
-def _read_frames(path: Path, camera: Camera, start: int, stop: int) -> Frames:
-    try:
-        array = _array(path, f"frames/{camera.name}")
-        frames = np.asarray(array[start:stop])
-    except _DAMAGED as error:
-        raise DataError(f"{path}: frames {start} to {stop} of {camera.name} cannot be read ({error})") from None
-    if frames.shape != (stop - start, *camera.shape) or frames.dtype != np.uint16:
-        raise DataError(f"{path}: frames of {camera.name} are {frames.dtype} of shape {frames.shape}")
-    return frames
+def _read_frames(
+    shards: Mapping[str, Shards | None], path: Path, camera: Camera, start: int, stop: int, frames: Frames
+) -> None:
+    name, layout = f"frames/{camera.name}", shards[camera.name]
+    with _damaged(f"{path}: frames {start} to {stop} of {camera.name} cannot be read", path):
+        if layout is not None:
+            read_shards(path, name, layout, start, frames)
+        else:
+            frames[:] = _array(path, name)[start:stop]
 
 
 def _read_residue(path: Path, start: int, stop: int) -> bytes:
-    try:
+    with _damaged(f"{path}: bytes {start} to {stop} of the residue cannot be read", path):
         return bytes(_array(path, "residue")[start:stop].tobytes())
-    except _DAMAGED as error:
-        raise DataError(f"{path}: bytes {start} to {stop} of the residue cannot be read ({error})") from None
 
 
 def _read_odb(path: Path) -> bytes:
-    try:
+    with _damaged(f"{path}: the settings of the run cannot be read", path):
         return bytes(_array(path, "odb")[:].tobytes())
-    except _DAMAGED as error:
-        raise DataError(f"{path}: the settings of the run cannot be read ({error})") from None

@@ -270,3 +270,29 @@ def _join(parent: IntArray, a: int, b: int) -> None:
         parent[b] = a
     elif b < a:
         parent[a] = b
+
+
+@njit(nogil=True, cache=True)
+def group_points(labels: IntArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Points by label, without the negative ones, and where those of every label that occurs begin."""
+    n_labels = 0
+    for label in labels:
+        n_labels = max(n_labels, np.int64(label) + 1)
+    begins = np.zeros(n_labels + 1, np.int64)
+    for label in labels:
+        if label >= 0:
+            begins[label + 1] += 1
+    offsets = np.zeros(np.count_nonzero(begins) + 1, np.int64)
+    n_found = 0
+    for label in range(n_labels):
+        if begins[label + 1] > 0:
+            n_found += 1
+            offsets[n_found] = offsets[n_found - 1] + begins[label + 1]
+        begins[label + 1] += begins[label]
+    order = np.empty(begins[n_labels], np.int64)
+    for i in range(labels.size):
+        label = labels[i]
+        if label >= 0:
+            order[begins[label]] = i
+            begins[label] += 1
+    return order, offsets

@@ -1,15 +1,13 @@
-"""The axes of a cluster: second moments of its macro-pixels and the frame in which its profiles are made."""
+"""The axes of a cluster, from the second moments of its macro-pixels."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-
-from cygnoreco.measure.profile import moments
 
 _EPS = np.finfo(np.float64).eps
 
@@ -110,93 +108,3 @@ def principal_axis(
     if theta_of_first:
         return cos, sin, math.degrees(math.atan2(found.sin, found.cos))
     return cos, sin, math.degrees(math.atan2(sin, cos))
-
-
-@njit(nogil=True, cache=True)
-def rotate(
-    x: NDArray[np.int32],
-    y: NDArray[np.int32],
-    size: int,
-    cos: float,
-    sin: float,
-    pivot: tuple[float, float],
-    origin: tuple[float, float],
-    rows_first: bool,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coordinates of all pixels of a cluster along its axes.
-
-    Parameters
-    ----------
-    x, y : ndarray, shape (n,), int32
-        Macro-pixels.
-    size : int
-        Side of a macro-pixel, px.
-    cos, sin : float
-        Unit vector along the major axis.
-    pivot : tuple of float
-        Point (x, y), px, about which they are turned.
-    origin : tuple of float
-        Coordinates along and across of the pivot, px.
-    rows_first : bool
-        x is the row: pixels follow row by row in a macro-pixel, so the outer one of the two loops is over x.
-
-    Returns
-    -------
-    along, across : ndarray, shape (n * size**2,), float64
-        Along the major axis, and along the minor one (-sin, cos); px.
-    """
-    along = np.empty(len(x) * size * size)
-    across = np.empty_like(along)
-    pivot_x, pivot_y = pivot
-    origin_along, origin_across = origin
-    k = 0
-    for m in range(len(x)):
-        for outer in range(size):
-            for inner in range(size):
-                dx = x[m] * size + (outer if rows_first else inner) - pivot_x
-                dy = y[m] * size + (inner if rows_first else outer) - pivot_y
-                along[k] = origin_along + cos * dx + sin * dy
-                across[k] = origin_across - sin * dx + cos * dy
-                k += 1
-    return along, across
-
-
-@njit(nogil=True, cache=True)
-def map_rms(
-    along: NDArray[np.float64], across: NDArray[np.float64], counts: NDArray[np.float64], writer: Any
-) -> tuple[float, float]:
-    """RMS along both axes of the map with bins of one pixel, from bin centres.
-
-    Parameters
-    ----------
-    along, across : ndarray, shape (n,), float64
-        Coordinates of the pixels, px. A pixel goes to the bin of its rounded distance from the first one.
-    counts : ndarray, shape (n,), float64
-        Their counts, ADU.
-    writer : ndarray, int32
-        Empty: pixels that share a bin add up. Else of the map's size: the last one overwrites the others. It then
-        holds, for each bin, the pixel that wrote it last. It needs no clearing, from one cluster to the next, because
-        only bins that this cluster has written are read.
-
-    Returns
-    -------
-    along, across : float
-        RMS, px; 0 where negative counts make the variance negative, or the counts sum to 0.
-    """
-    first_along, first_across = along.min(), across.min()
-    stride = int(across.max() - first_across) + 2
-    for i in range(len(along) if len(writer) else 0):
-        bin_along, bin_across = int(np.rint(along[i] - first_along)), int(np.rint(across[i] - first_across))
-        writer[bin_along * stride + bin_across] = i
-    total = sum_a = sum_aa = sum_b = sum_bb = 0.0
-    for i in range(len(along)):
-        bin_along, bin_across = int(np.rint(along[i] - first_along)), int(np.rint(across[i] - first_across))
-        if len(writer) and writer[bin_along * stride + bin_across] != i:
-            continue
-        a, b, z = bin_along + 0.5, bin_across + 0.5, counts[i]
-        total += z
-        sum_a += z * a
-        sum_aa += z * a * a
-        sum_b += z * b
-        sum_bb += z * b * b
-    return moments(total, sum_a, sum_aa)[1], moments(total, sum_b, sum_bb)[1]

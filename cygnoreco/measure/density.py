@@ -288,11 +288,25 @@ def _slice_cluster(
         n_slices = 1
     integral = np.zeros(n_slices)
     bright = np.zeros(n_slices, np.int64)
+    # Pixels of one cell of the grid follow each other; discs and nearest centre come from short lists of its own.
+    around, nearest = np.empty(centre_rows.size, np.int64), np.empty(centre_rows.size, np.int64)
+    n_around = n_nearest = 0
+    cell_row = cell_col = -1
     for pixel in range(pixels.size):
         row, col = pixels[pixel] // width, pixels[pixel] % width
-        member = _first_disc(grid, cell, centre_rows, centre_cols, row, col, radius)
+        if row // cell != cell_row or col // cell != cell_col:
+            cell_row, cell_col = row // cell, col // cell
+            n_around = _around_cell(grid, cell_row, cell_col, cell, radius, around)
+            n_nearest = -1
+        member = -1
+        for centre in around[:n_around]:
+            if (centre_rows[centre] - row) ** 2 + (centre_cols[centre] - col) ** 2 <= radius * radius:
+                member = centre
+                break
         if member < 0 and all_pixels:
-            member = _nearest(centre_rows, centre_cols, row, col)
+            if n_nearest < 0:
+                n_nearest = _near_cell(centre_rows, centre_cols, cell_row, cell_col, cell, nearest)
+            member = _nearest(centre_rows, centre_cols, nearest[:n_nearest], row, col)
         if member >= 0:
             integral[member] += counts[pixel]
             bright[member] += counts[pixel] > threshold
@@ -389,10 +403,60 @@ def _first_disc(
 
 
 @njit(nogil=True, cache=True)
-def _nearest(rows: NDArray[np.int64], cols: NDArray[np.int64], row: int, col: int) -> int:
-    """Find the number of the centre nearest to a pixel, the first of equals; 0 if there is none."""
-    nearest, least = 0, np.inf
+def _around_cell(
+    grid: NDArray[np.int32], cell_row: int, cell_col: int, cell: int, radius: float, around: NDArray[np.int64]
+) -> int:
+    """List, in order, all centres whose discs can hold a pixel of a cell; return how many there are."""
+    reach = int(radius) // cell + 1
+    n = 0
+    for grid_row in range(max(cell_row - reach, 0), min(cell_row + reach + 1, grid.shape[0])):
+        for grid_col in range(max(cell_col - reach, 0), min(cell_col + reach + 1, grid.shape[1])):
+            centre = grid[grid_row, grid_col]
+            if centre < 0:
+                continue
+            k = n
+            while k > 0 and around[k - 1] > centre:
+                around[k] = around[k - 1]
+                k -= 1
+            around[k] = centre
+            n += 1
+    return n
+
+
+@njit(nogil=True, cache=True)
+def _near_cell(
+    rows: NDArray[np.int64],
+    cols: NDArray[np.int64],
+    cell_row: int,
+    cell_col: int,
+    cell: int,
+    candidates: NDArray[np.int64],
+) -> int:
+    """List the centres that can be the nearest one to a pixel of a cell, in order; return how many there are.
+
+    A pixel is no further than half a diagonal from the middle of its cell. So a centre that is nearest to it is at most
+    a diagonal further from the middle than the centre that is nearest to the middle.
+    """
+    middle_row, middle_col = (cell_row + 0.5) * cell, (cell_col + 0.5) * cell
+    least = np.inf
     for centre in range(rows.size):
+        least = min(least, (rows[centre] - middle_row) ** 2 + (cols[centre] - middle_col) ** 2)
+    furthest = np.sqrt(least) + np.sqrt(2.0) * cell + 1.0  # 1 px more, against rounding
+    n = 0
+    for centre in range(rows.size):
+        if (rows[centre] - middle_row) ** 2 + (cols[centre] - middle_col) ** 2 <= furthest * furthest:
+            candidates[n] = centre
+            n += 1
+    return n
+
+
+@njit(nogil=True, cache=True)
+def _nearest(
+    rows: NDArray[np.int64], cols: NDArray[np.int64], candidates: NDArray[np.int64], row: int, col: int
+) -> int:
+    """Find which of some centres is nearest to a pixel, the first of equals; 0 if there is none."""
+    nearest, least = 0, np.inf
+    for centre in candidates:
         distance2 = float((rows[centre] - row) ** 2 + (cols[centre] - col) ** 2)
         if distance2 < least:
             nearest, least = centre, distance2

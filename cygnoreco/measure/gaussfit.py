@@ -146,101 +146,147 @@ def minimise(
     ----------
     D. W. Marquardt, J. SIAM 11 (1963) 431.
     """
-    parameters = start.copy()
-    chi_square = _chi_square(x, y, weights, parameters)
+    parameters = (start[0], start[1], start[2])
+    # Distances in sigmas and the bell at every point, from the last chi square: the next step needs them again.
+    t, bell = np.empty(len(x)), np.empty(len(x))
+    chi_square = _chi_square(x, y, weights, parameters, t, bell)
     # Begin with short steps: a full one can leap out of the valley of the start values, into a worse one.
     damping = 3.0
+    status = UNFINISHED
     for _ in range(max_steps):
-        curvature, descent = _normal_equations(x, y, weights, parameters)
-        held = ((parameters <= low) & (descent <= 0.0)) | ((parameters >= high) & (descent >= 0.0))
+        curvature, descent = _normal_equations(y, weights, parameters, t, bell)
+        held = (
+            _held(parameters[0], descent[0], low[0], high[0]),
+            _held(parameters[1], descent[1], low[1], high[1]),
+            _held(parameters[2], descent[2], low[2], high[2]),
+        )
         newton, determined = _solve(curvature, descent, held, 0.0)
-        if (newton * descent).sum() <= _NEGLIGIBLE * (1.0 + chi_square):
-            return parameters, chi_square, CONVERGED if determined else UNDETERMINED
+        gain = newton[0] * descent[0] + newton[1] * descent[1] + newton[2] * descent[2]
+        if gain <= _NEGLIGIBLE * (1.0 + chi_square):
+            status = CONVERGED if determined else UNDETERMINED
+            break
         while True:
             step, _ = _solve(curvature, descent, held, damping)
-            trial = np.minimum(np.maximum(parameters + step, low), high)
-            trial_chi_square = _chi_square(x, y, weights, trial)
+            trial = (
+                np.minimum(np.maximum(parameters[0] + step[0], low[0]), high[0]),
+                np.minimum(np.maximum(parameters[1] + step[1], low[1]), high[1]),
+                np.minimum(np.maximum(parameters[2] + step[2], low[2]), high[2]),
+            )
+            trial_chi_square = _chi_square(x, y, weights, trial, t, bell)
             if trial_chi_square < chi_square:
                 break
             damping *= 10.0
             if damping > 1e16:  # not even the smallest step gains anything: the descent is nothing but rounding
-                return parameters, chi_square, CONVERGED if determined else UNDETERMINED
+                return np.array(parameters), chi_square, CONVERGED if determined else UNDETERMINED
         parameters, chi_square = trial, trial_chi_square
         damping = max(0.1 * damping, 1e-12)
-    return parameters, chi_square, UNFINISHED
+    return np.array(parameters), chi_square, status
 
 
 @njit(nogil=True, cache=True)
-def _chi_square(x: Any, y: Any, weights: Any, parameters: Any) -> float:
+def _chi_square(x: Any, y: Any, weights: Any, parameters: Any, t: Any, bell: Any) -> float:
+    """Chi square; fills the distances ``t`` from the mean, in sigmas, and the ``bell`` of height 1 there."""
     amplitude, mean, sigma = parameters
     total = 0.0
     for i in range(len(x)):
-        t = (x[i] - mean) / sigma
-        residual = (y[i] - amplitude * np.exp(-0.5 * t * t)) * weights[i]
+        t[i] = (x[i] - mean) / sigma
+        bell[i] = np.exp(-0.5 * t[i] * t[i])
+        residual = (y[i] - amplitude * bell[i]) * weights[i]
         total += residual * residual
     return total
 
 
 @njit(nogil=True, cache=True)
-def _normal_equations(x: Any, y: Any, weights: Any, parameters: Any) -> tuple[Any, Any]:
-    """Return half the second derivatives of the chi square (residuals taken as linear), and minus half the first."""
-    amplitude, mean, sigma = parameters
-    curvature = np.zeros((3, 3))
-    descent = np.zeros(3)
-    for i in range(len(x)):
-        t = (x[i] - mean) / sigma
-        shape = np.exp(-0.5 * t * t) * weights[i]
-        slope = amplitude * shape * t / sigma
-        gradient = (shape, slope, slope * t)
+def _normal_equations(y: Any, weights: Any, parameters: Any, t: Any, bell: Any) -> tuple[Any, Any]:
+    """Half the second derivatives of the chi square (residuals taken as linear), and minus half the first.
+
+    The second derivatives are the lower triangle, row by row.
+    """
+    amplitude, _, sigma = parameters
+    c00 = c10 = c11 = c20 = c21 = c22 = d0 = d1 = d2 = 0.0
+    for i in range(len(y)):
+        shape = bell[i] * weights[i]
+        slope = amplitude * shape * t[i] / sigma
+        spread = slope * t[i]
         residual = y[i] * weights[i] - amplitude * shape
-        for j in range(3):
-            descent[j] += gradient[j] * residual
-            for k in range(j + 1):
-                curvature[j, k] += gradient[j] * gradient[k]
-    return curvature, descent
+        d0 += shape * residual
+        d1 += slope * residual
+        d2 += spread * residual
+        c00 += shape * shape
+        c10 += slope * shape
+        c11 += slope * slope
+        c20 += spread * shape
+        c21 += spread * slope
+        c22 += spread * spread
+    return (c00, c10, c11, c20, c21, c22), (d0, d1, d2)
+
+
+@njit(nogil=True, cache=True)
+def _held(parameter: float, descent: float, low: float, high: float) -> bool:
+    """Whether a parameter is at a limit that its descent would cross."""
+    return (parameter <= low and descent <= 0.0) or (parameter >= high and descent >= 0.0)
 
 
 @njit(nogil=True, cache=True)
 def _solve(curvature: Any, descent: Any, held: Any, damping: float) -> tuple[Any, bool]:
-    """Solve the damped normal equations by Cholesky decomposition.
+    """Solve the damped normal equations by Cholesky decomposition, written out for three parameters.
 
     Parameters
     ----------
-    curvature : ndarray, shape (3, 3)
-        Lower triangle of a positive semi-definite matrix.
-    descent : ndarray, shape (3,)
+    curvature : tuple of 6 float
+        Lower triangle of a positive semi-definite matrix, row by row.
+    descent : tuple of 3 float
         Right-hand side.
-    held : ndarray of bool, shape (3,)
+    held : tuple of 3 bool
         Parameters that do not move.
     damping : float
         The diagonal is multiplied by 1 + damping.
 
     Returns
     -------
-    step : ndarray, shape (3,)
+    step : tuple of 3 float
         0 for parameters that are held or that the data do not determine.
     determined : bool
         Every parameter that is not held has a finite step.
     """
-    free = ~held
-    root = np.zeros((3, 3))
-    step = np.zeros(3)
+    c00, c10, c11, c20, c21, c22 = curvature
+    free0, free1, free2 = not held[0], not held[1], not held[2]
     determined = True
-    for j in range(3):
-        if not free[j]:
-            continue
-        diagonal = curvature[j, j] * (1.0 + damping)
-        pivot = diagonal - (root[j, :j] ** 2).sum()
-        if not pivot > _PIVOT * diagonal:
-            free[j] = determined = False
-            root[j, :] = 0.0
-            continue
-        root[j, j] = np.sqrt(pivot)
-        for i in range(j + 1, 3):
-            if free[i]:
-                root[i, j] = (curvature[i, j] - (root[i, :j] * root[j, :j]).sum()) / root[j, j]
-        step[j] = (descent[j] - (root[j, :j] * step[:j]).sum()) / root[j, j]
-    for j in (2, 1, 0):
-        if free[j]:
-            step[j] = (step[j] - (root[j + 1 :, j] * step[j + 1 :]).sum()) / root[j, j]
-    return step, determined
+    # A parameter that does not move has a row of zeros, and so adds nothing to those after it.
+    r00 = r10 = r11 = r20 = r21 = r22 = step0 = step1 = step2 = 0.0
+    if free0:
+        free0, r00 = _root(c00 * (1.0 + damping), 0.0)
+        determined &= free0
+        if free0:
+            r10 = c10 / r00 if free1 else 0.0
+            r20 = c20 / r00 if free2 else 0.0
+            step0 = descent[0] / r00
+    if free1:
+        free1, r11 = _root(c11 * (1.0 + damping), r10 * r10)
+        determined &= free1
+        if free1:
+            r21 = (c21 - r20 * r10) / r11 if free2 else 0.0
+            step1 = (descent[1] - r10 * step0) / r11
+        else:
+            r10 = 0.0
+    if free2:
+        free2, r22 = _root(c22 * (1.0 + damping), r20 * r20 + r21 * r21)
+        determined &= free2
+        if free2:
+            step2 = (descent[2] - (r20 * step0 + r21 * step1)) / r22
+        else:
+            r20 = r21 = 0.0
+    if free2:
+        step2 = step2 / r22
+    if free1:
+        step1 = (step1 - r21 * step2) / r11
+    if free0:
+        step0 = (step0 - (r10 * step1 + r20 * step2)) / r00
+    return (step0, step1, step2), determined
+
+
+@njit(nogil=True, cache=True)
+def _root(diagonal: float, known: float) -> tuple[bool, float]:
+    """Pivot of the decomposition, and whether the data determine its parameter."""
+    pivot = diagonal - known
+    return (True, np.sqrt(pivot)) if pivot > _PIVOT * diagonal else (False, 0.0)

@@ -91,68 +91,6 @@ def bin_edges(pixels: NDArray[np.int64], min_pixels: float, whole: bool) -> NDAr
 
 
 @njit(nogil=True, cache=True)
-def fill_profile(
-    positions: NDArray[np.float64], counts: NDArray[np.float64], min_pixels: float, whole: bool
-) -> Profile:
-    """Make the profile of a cluster along one direction.
-
-    Parameters
-    ----------
-    positions : ndarray, shape (n,), float64
-        Coordinate of the pixels along the direction, px, from any origin.
-    counts : ndarray, shape (n,), float64
-        Their counts, ADU.
-    min_pixels : float
-        Fewest pixels in a bin.
-    whole : bool
-        True: columns are counted from the first pixel, and every one belongs to a bin. False: the columns are those of
-        the coordinate truncated towards 0, out of step with the bins by a fraction of a pixel; see :func:`bin_edges`
-        for those it does not count; the last column is outside the profile.
-
-    Returns
-    -------
-    Profile
-        Without bins if the last column, that is outside, is the only one.
-    """
-    first, last = positions.min(), positions.max()
-    if whole:
-        start = first
-        n_columns = int(last - first) + 1
-        inside = n_columns
-    else:
-        start = float(int(first))
-        n_columns = int(last) - int(first) + 1
-        inside = n_columns - 1
-    pixels = np.zeros(n_columns, np.int64)
-    for i in range(len(positions)):
-        column = int(positions[i] - start) if whole else int(positions[i]) - int(start)
-        pixels[column] += 1
-    if inside == 0:
-        return Profile(np.zeros(1), np.zeros(0), np.zeros(0), 0.0, 0.0)
-
-    edges = bin_edges(pixels[:inside], min_pixels, whole)
-    bin_of = np.empty(inside, np.int64)
-    for k in range(len(edges) - 1):
-        bin_of[edges[k] : edges[k + 1]] = k
-    contents = np.zeros(len(edges) - 1, np.float32)
-    squares = np.zeros(len(edges) - 1)
-    total = total_x = total_xx = 0.0
-    for i in range(len(positions)):
-        x = positions[i] - first
-        if x >= inside:
-            continue
-        k = bin_of[int(x)]
-        z = counts[i]
-        contents[k] += np.float32(z)
-        squares[k] += z * z
-        total += z
-        total_x += z * x
-        total_xx += z * x * x
-    mean, rms = moments(total, total_x, total_xx)
-    return Profile(edges.astype(np.float64), contents.astype(np.float64), squares, mean, rms)
-
-
-@njit(nogil=True, cache=True)
 def find_peaks(
     y: NDArray[np.float64], height: float, prominence: float, width: float, distance: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from cygnoreco.errors import InputError
 from cygnoreco.image.correct import LEMON_COUNTS_PER_DENSITY, saturation_polynomial
-from cygnoreco.measure.axes import map_rms, principal_axis, rotate
+from cygnoreco.kernels.scratch import scratch
+from cygnoreco.measure.axes import principal_axis
 from cygnoreco.measure.gaussfit import fit_profile
-from cygnoreco.measure.profile import Profile, fill_profile, main_peak
+from cygnoreco.measure.profile import Profile, main_peak
+from cygnoreco.measure.turned import Frame, extent, profiles_and_map
 from cygnoreco.stage import stage
 from cygnoreco.types import CLUSTER_DTYPE
 
@@ -184,9 +186,24 @@ def measure(
     table["sc_tag"] = tags[kept]
     x, y = (rows, cols) if rows_first else (cols, rows)
     pixels = _Pixels(x, y, np.ascontiguousarray(z), np.ascontiguousarray(above), np.ascontiguousarray(saturated))
-    integrals = _measure_clusters(pixels, offsets, kept, options, table)
+    integrals = np.empty(len(kept))
+    _measure_clusters(
+        pixels, offsets, kept, options, _map_memory(x, y, z.shape[1], options.overwrite), table, integrals
+    )
     order = np.argsort(-integrals, kind="stable")
     return table[order], kept[order]
+
+
+def _map_memory(x: NDArray[np.int32], y: NDArray[np.int32], size: int, overwrite: bool) -> NDArray[np.int32]:
+    """Memory for the map of any cluster of some macro-pixels, empty where no map is needed.
+
+    A turned rectangle of w x h fits into (w |cos| + h |sin|) x (w |sin| + h |cos|), which is at most (w + h)**2 / 2.
+    The system hands out memory when it is first written, so what is too much here costs nothing.
+    """
+    if not overwrite or len(x) == 0:
+        return np.empty(0, np.int32)
+    diagonal = int(np.ptp(x) + np.ptp(y) + 2) * size
+    return scratch("cluster map", (diagonal * diagonal // 2 + 3 * diagonal + 4,), np.int32)
 
 
 def _check_lengths(
@@ -250,11 +267,15 @@ class _Options(NamedTuple):
 
 @njit(nogil=True, cache=True)
 def _measure_clusters(
-    pixels: _Pixels, offsets: NDArray[np.int64], kept: NDArray[np.int64], options: _Options, table: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Fill a row of the table for each of the clusters kept; return their integrals in double precision."""
-    integrals = np.empty(len(kept))
-    writer = np.empty(0, np.int32)
+    pixels: _Pixels,
+    offsets: NDArray[np.int64],
+    kept: NDArray[np.int64],
+    options: _Options,
+    writer: NDArray[np.int32],
+    table: NDArray[Any],
+    integrals: NDArray[np.float64],
+) -> None:
+    """Fill a row of the table for each of the clusters kept, and their integrals in double precision."""
     for k in range(len(kept)):
         first, last = offsets[kept[k]], offsets[kept[k] + 1]
         cluster = _Pixels(
@@ -266,45 +287,39 @@ def _measure_clusters(
         )
         row = table[k]
         integrals[k] = _light(cluster, options, row)
-        _positions(cluster, options, integrals[k], row)
-        writer = _shape(cluster, options, writer, row)
-    return integrals
+        _shape(cluster, options, integrals[k], writer, row)
 
 
 @njit(nogil=True, cache=True)
 def _light(cluster: _Pixels, options: _Options, row: Any) -> float:
-    """Numbers of pixels, and the light in them."""
-    counts = cluster.z.ravel()
-    integral = counts.sum()
-    mean = integral / len(counts)
-    squares = deviations = 0.0
-    for z in counts:
-        squares += z * z
-        deviations += (z - mean) ** 2
-    quadratic, slope, constant = options.density
-    row.sc_size = len(counts)
-    row.sc_nhits = np.count_nonzero(cluster.above)
-    row.sc_nsat = np.count_nonzero(cluster.saturated)
-    row.sc_integral = integral
-    row.sc_corrintegral = quadratic * squares + slope * integral + constant * len(counts)
-    row.sc_rms = np.sqrt(deviations / len(counts))
-    return integral
+    """Numbers of pixels, the light in them, its barycentre, and the extremes.
 
-
-@njit(nogil=True, cache=True)
-def _positions(cluster: _Pixels, options: _Options, integral: float, row: Any) -> None:
-    """Barycentre of the positive pixels (of all, each the same, if none is positive) and extremes."""
-    if integral < options.zero_positions_below:
-        return
+    The barycentre is that of the positive pixels; of all, each the same, if none is positive.
+    """
     size = cluster.z.shape[1]
-    total = sum_x = sum_y = 0.0
+    integral = squares = total = sum_x = sum_y = 0.0
+    hits = saturated = 0
     for m in range(len(cluster.x)):
+        left, top = cluster.x[m] * size, cluster.y[m] * size
         for i in range(size):
             for j in range(size):
-                weight = max(cluster.z[m, i, j], 0.0)
+                z = cluster.z[m, i, j]
+                integral += z
+                squares += z * z
+                hits += cluster.above[m, i, j]
+                saturated += cluster.saturated[m, i, j]
+                weight = max(z, 0.0)
                 total += weight
-                sum_x += weight * (cluster.x[m] * size + (i if options.rows_first else j))
-                sum_y += weight * (cluster.y[m] * size + (j if options.rows_first else i))
+                sum_x += weight * (left + (i if options.rows_first else j))
+                sum_y += weight * (top + (j if options.rows_first else i))
+    quadratic, slope, constant = options.density
+    row.sc_size = cluster.z.size
+    row.sc_nhits = hits
+    row.sc_nsat = saturated
+    row.sc_integral = integral
+    row.sc_corrintegral = quadratic * squares + slope * integral + constant * cluster.z.size
+    if integral < options.zero_positions_below:
+        return integral
     if total > 0.0:
         row.sc_xmean, row.sc_ymean = sum_x / total, sum_y / total
     else:
@@ -312,46 +327,54 @@ def _positions(cluster: _Pixels, options: _Options, integral: float, row: Any) -
         row.sc_ymean = (cluster.y.mean() + 0.5) * size - 0.5
     row.sc_xmin, row.sc_xmax = cluster.x.min() * size, cluster.x.max() * size + size - 1
     row.sc_ymin, row.sc_ymax = cluster.y.min() * size, cluster.y.max() * size + size - 1
+    return integral
 
 
 @njit(nogil=True, cache=True)
-def _shape(cluster: _Pixels, options: _Options, writer: NDArray[np.int32], row: Any) -> NDArray[np.int32]:
-    """Axes, extents, map and profiles; returns the map's memory for the next cluster."""
+def _shape(cluster: _Pixels, options: _Options, integral: float, writer: NDArray[np.int32], row: Any) -> None:
+    """Scatter of the light, axes, extents, map and profiles."""
     size = cluster.z.shape[1]
+    n = len(cluster.x)
     cos, sin, row.sc_theta = principal_axis(cluster.x, cluster.y, options.sign_of_lapack, options.theta_of_first)
     if options.pivot_in_macropixels:
-        pivot = (cluster.x.mean(), cluster.y.mean())
+        pivot_x, pivot_y = cluster.x.mean(), cluster.y.mean()
     else:
-        n = len(cluster.x)
-        pivot = (float(int(cluster.x.sum()) * size // n), float(int(cluster.y.sum()) * size // n))
+        pivot_x, pivot_y = float(int(cluster.x.sum()) * size // n), float(int(cluster.y.sum()) * size // n)
     # Whole profiles begin at their first pixel whatever the origin; at 0 their last digits do not depend on the place.
-    origin = (0.0, 0.0) if options.whole_profiles else pivot
-    along, across = rotate(cluster.x, cluster.y, size, cos, sin, pivot, origin, options.rows_first)
-    counts = cluster.z.ravel()
+    along, across = (0.0, 0.0) if options.whole_profiles else (pivot_x, pivot_y)
+    frame = Frame(size, cos, sin, pivot_x, pivot_y, along, across, options.rows_first)
+    found = extent(cluster.x, cluster.y, frame)
+    row.sc_length = found.last_along - found.first_along
+    row.sc_width = found.last_across - found.first_across
 
-    length, width = along.max() - along.min(), across.max() - across.min()
-    row.sc_length, row.sc_width = length, width
-    n_bins = (int(length) + 2) * (int(width) + 2) if options.overwrite else 0
-    if len(writer) < n_bins:
-        writer = np.empty(n_bins, np.int32)
-    row.sc_longrms, row.sc_latrms = map_rms(along, across, counts, writer)
+    turned = profiles_and_map(
+        cluster.x,
+        cluster.y,
+        cluster.z,
+        integral / cluster.z.size,
+        frame,
+        found,
+        options.min_pixels_long,
+        options.min_pixels_lat,
+        options.whole_profiles,
+        writer,
+    )
+    row.sc_rms = np.sqrt(turned.deviations / cluster.z.size)
+    row.sc_longrms, row.sc_latrms = turned.map_long, turned.map_lat
 
-    profile = fill_profile(along, counts, options.min_pixels_long, options.whole_profiles)
-    peak = _peak(profile, options)
-    row.sc_lfullrms = profile.rms
+    peak = _peak(turned.long, options)
+    row.sc_lfullrms = turned.long.rms
     row.sc_lp0amplitude, row.sc_lp0prominence, row.sc_lp0fwhm, row.sc_lp0mean = (
         peak.amplitude,
         peak.prominence,
         peak.fwhm,
         peak.mean,
     )
-    row.sc_lgaussamp, row.sc_lgaussmean, row.sc_lgausssigma, row.sc_lchi2, row.sc_lstatus = _fit(profile, options)
+    row.sc_lgaussamp, row.sc_lgaussmean, row.sc_lgausssigma, row.sc_lchi2, row.sc_lstatus = _fit(turned.long, options)
 
-    profile = fill_profile(across, counts, options.min_pixels_lat, options.whole_profiles)
-    row.sc_tfullrms = profile.rms
-    row.sc_tp0fwhm = _peak(profile, options).fwhm
-    row.sc_tgaussamp, row.sc_tgaussmean, row.sc_tgausssigma, row.sc_tchi2, row.sc_tstatus = _fit(profile, options)
-    return writer
+    row.sc_tfullrms = turned.lat.rms
+    row.sc_tp0fwhm = _peak(turned.lat, options).fwhm
+    row.sc_tgaussamp, row.sc_tgaussmean, row.sc_tgausssigma, row.sc_tchi2, row.sc_tstatus = _fit(turned.lat, options)
 
 
 @njit(nogil=True, cache=True)

@@ -16,7 +16,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RunArgument = Annotated[Path, typer.Argument(help="Raw run: .mid[.gz|.lz4|.bz2], .root, .h5 or .zarr.")]
+RunArgument = Annotated[
+    Path, typer.Argument(help="Raw run: .mid[.gz|.lz4|.bz2], .root, .h5, .zarr or s3://bucket/key.zarr.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary; errors only.")]
 CameraOption = Annotated[str | None, typer.Option(help="Bank of the camera; needed if there are several.")]
@@ -27,9 +29,11 @@ PedestalOption = Annotated[
 VignettingOption = Annotated[
     str | None, typer.Option(help="Lens response: a ROOT map, a file of ours, 'generated:lime' or 'none'.")
 ]
-WorkersOption = Annotated[
-    int | None, typer.Option(min=0, help="Worker processes; by default one a core. 0: none, all in this process.")
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="Blocks computed at once in this process; by default one a core.")
 ]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Worker processes, instead of threads of this one.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 and so on, or auto: a GPU if there is one.")]
 RecipeOption = Annotated[str, typer.Option(help="Name of a shipped recipe or a TOML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="stage.parameter=value; may be repeated.")]
 
@@ -64,7 +68,9 @@ def reco(
     settings: SetOption = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path(),
     camera: Annotated[str | None, typer.Option(help="Bank of a camera; by default all of them, a file each.")] = None,
-    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    workers: WorkersOption = 0,
+    device: DeviceOption = "cpu",
     block: Annotated[int, typer.Option(min=1, help="Frames a block: unit of work, memory and resuming.")] = 8,
     force: Annotated[bool, typer.Option("--force", help="Do it again even if it is done.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad event or run.")] = False,
@@ -82,7 +88,9 @@ def reco(
         settings=settings or [],
         out=out,
         camera=camera,
+        threads=threads,
         workers=workers,
+        device=device,
         block=block,
         force=force,
         strict=strict,
@@ -97,14 +105,15 @@ def demo(
     frames: Annotated[int, typer.Option(help="Frames of the data run.", min=1)] = 20,
     pedestal_frames: Annotated[int, typer.Option(help="Frames of the pedestal run.", min=2)] = 30,
     seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 1,
-    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    workers: WorkersOption = 0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
     """Simulate a pedestal run and a data run, reconstruct them, and draw an event."""
     from pipelines.cli.demo import demo as command
 
-    return command(out, frames, pedestal_frames, seed, workers, as_json, quiet)
+    return command(out, frames, pedestal_frames, seed, threads, workers, as_json, quiet)
 
 
 @app.command(epilog="Example: cygnoreco info run05001.mid.gz")
@@ -127,11 +136,19 @@ def verify(run: RunArgument, as_json: Json = False) -> int:
     return command(run, as_json)
 
 
-@app.command(epilog="Example: cygnoreco convert run05001.mid.gz --to zarr -o run05001.zarr")
+@app.command(
+    epilog="Example: cygnoreco convert run05001.mid.gz --to zarr -o run05001.zarr\n\n"
+    "To go through it again and again: cygnoreco convert run05001.mid.gz --to zarr --preset fast\n\n"
+    "To have the DAQ's file back: cygnoreco convert s3://bucket/run05001.zarr --to midas -o run05001.mid.gz"
+)
 def convert(
     run: RunArgument,
     to: Annotated[str, typer.Option(help="zarr, root, h5 or midas.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Target; by default beside the run.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="For zarr: archive (the default) is smallest, fast is quickest to read."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a target that is there already.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a run with bad events.")] = False,
     as_json: Json = False,
@@ -140,7 +157,7 @@ def convert(
     """Copy a raw run to another container, without loss."""
     from pipelines.cli.raw import convert as command
 
-    return command(run, to, out, force, strict, as_json, quiet)
+    return command(run, to, out, preset, force, strict, as_json, quiet)
 
 
 @app.command(epilog="Example: cygnoreco pedestal run05000.mid.gz -o pedestals/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from clusters.local import local_client
+from clusters.local import cores, local_client
 from cygnoreco.display.figure import show_png
 from cygnoreco.driver import Progress, reconstruct
 from cygnoreco.raw import open_run
@@ -21,7 +21,14 @@ PEDESTAL_RUN, DATA_RUN = 5000, 5001
 
 
 def demo(
-    out: Path, frames: int, pedestal_frames: int, seed: int, workers: int | None, as_json: bool, quiet: bool
+    out: Path,
+    frames: int,
+    pedestal_frames: int,
+    seed: int,
+    threads: int | None,
+    workers: int,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Simulate, reconstruct, show; the parameters are the options of the command."""
     started = time.monotonic()
@@ -39,7 +46,9 @@ def demo(
 
         run = open_run(data)
         with local_client(workers) as client:
-            result = reconstruct(run, pedestal=dark, client=client, out=out, block=4, watch=watch)
+            result = reconstruct(
+                run, pedestal=dark, client=client, threads=threads or cores(), out=out, block=4, watch=watch
+            )
         bar.update(task, description="drawing")
         richest = int(result.tables.events["event"][result.tables.events["nSc"].argmax()])
         picture = show_png(

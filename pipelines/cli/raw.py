@@ -12,9 +12,10 @@ import numpy as np
 
 from cygnoreco.calib.find import pedestal_of
 from cygnoreco.errors import InputError, nearest
-from cygnoreco.io.convert import Target
+from cygnoreco.io.convert import PRESETS, Target
 from cygnoreco.io.convert import convert as convert_run
 from cygnoreco.io.inspect import RunInfo, event_lines, run_info, verify_run
+from cygnoreco.io.remote import url_of
 from cygnoreco.raw import open_run
 from cygnoreco.types import Fault
 from pipelines.cli import BAD_DATA, GOOD
@@ -68,10 +69,23 @@ def verify(path: Path, as_json: bool) -> int:
     return BAD_DATA if found.faults else GOOD
 
 
-def convert(path: Path, to: str, out: Path | None, force: bool, strict: bool, as_json: bool, quiet: bool) -> int:
+def convert(
+    path: Path,
+    to: str,
+    out: Path | None,
+    preset: str | None,
+    force: bool,
+    strict: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
     """Copy a raw run to another container."""
     if to not in get_args(Target):
         raise InputError(f"unknown container '{to}'" + nearest(to, get_args(Target)))
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"unknown preset '{preset}'" + nearest(preset, PRESETS))
+    if out is None and url_of(path):
+        raise InputError(f"{url_of(path)}: --out must say where on a local disk the copy goes")
     suffix = "mid.gz" if to == "midas" else to
     target = out or path.with_name(f"{path.name.partition('.')[0]}.{suffix}")
     if target.exists() and not force:
@@ -82,7 +96,15 @@ def convert(path: Path, to: str, out: Path | None, force: bool, strict: bool, as
         def watch(done: int, total: int) -> None:
             bar.update(task, description=f"{path.name} to {to}", completed=done, total=total)
 
-        made = convert_run(path, target, cast("Target", to), overwrite=force, strict=strict, progress=watch)
+        made = convert_run(
+            path,
+            target,
+            cast("Target", to),
+            preset=preset,
+            overwrite=force,
+            strict=strict,
+            progress=watch,
+        )
     if as_json:
         print_json({**asdict(made), "bytes": _size(made.path)})
     elif not quiet:

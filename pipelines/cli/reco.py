@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clusters.local import local_client
+from clusters.local import cores, local_client
 from cygnoreco.calib.find import find_pedestal
 from cygnoreco.chain import check_camera
 from cygnoreco.driver import Progress, reconstruct
@@ -42,6 +42,8 @@ class Request:
     force: bool
     strict: bool
     client: Callable[[], Client | None]
+    threads: int
+    device: str
 
 
 def reco(
@@ -53,7 +55,9 @@ def reco(
     settings: list[str],
     out: Path,
     camera: str | None,
-    workers: int | None,
+    threads: int | None,
+    workers: int,
+    device: str,
     block: int,
     force: bool,
     strict: bool,
@@ -68,7 +72,9 @@ def reco(
     with frame_progress(not (quiet or as_json)) as bar, ExitStack() as stack:
         # Workers take seconds to start: only when there is something to do.
         client = cache(lambda: stack.enter_context(local_client(workers)))
-        request = Request(chosen, pedestal, vignetting, out, block, force, strict, client)
+        request = Request(
+            chosen, pedestal, vignetting, out, block, force, strict, client, threads or max(workers, cores()), device
+        )
         watch = _Watch(bar)
         try:
             for path in runs:
@@ -115,31 +121,36 @@ class _Watch:
         self._latest = progress
         self._bar.update(self._task, completed=progress.frames, total=progress.total, clusters=progress.clusters)
 
-    def committed(self) -> dict[str, int]:
+    def committed(self) -> dict[str, Any]:
         """Frames of the run at hand that a second start need not do, and all of them; nothing if it had not begun."""
         if self._latest is None:
             return {}
         parts, total = self._latest.parts, self._latest.total
         if not parts.is_dir():  # merged and published already
-            return {"frames": total, "total": total}
-        return {"frames": sum(each.stop - each.start for each in committed_parts(parts)), "total": total}
+            return {"frames": total, "total": total, "estimated": False}
+        frames = sum(each.stop - each.start for each in committed_parts(parts))
+        return {"frames": frames, "total": total, "estimated": self._latest.estimated}
 
 
 def _outcomes(path: Path, camera: str | None, request: Request, watch: _Watch) -> Iterator[Outcome]:
     """Do one run, camera by camera, and say what became of each."""
-    watch.begin(f"{path.name}: index")
+    watch.begin(path.name)
+    done: set[str] = set()
     try:
         run = open_run(path)
-        # A run without any camera goes through as well: the error says so.
-        names: list[str | None] = [camera] if camera else [each.name for each in run.cameras]
+        while True:
+            # Reading the run for one camera may show another; one without any goes through as well: the error says so.
+            names = [camera] if camera else [each.name for each in run.known_cameras] or [""]
+            names = [name for name in names if name not in done]
+            if not names:
+                return
+            done.add(names[0])
+            try:
+                yield _one(run, names[0] or None, request, watch)
+            except CygnoError as error:
+                yield _failure(path, names[0] or None, error)
     except CygnoError as error:
         yield _failure(path, None, error)
-        return
-    for name in names or [None]:
-        try:
-            yield _one(run, name, request, watch)
-        except CygnoError as error:
-            yield _failure(path, name, error)
 
 
 def _one(run: Run, camera: str | None, request: Request, watch: _Watch) -> Outcome:
@@ -162,6 +173,8 @@ def _one(run: Run, camera: str | None, request: Request, watch: _Watch) -> Outco
         recipe=request.recipe,
         camera=sensor.name,
         client=request.client,
+        threads=request.threads,
+        device=request.device,
         block=request.block,
         out=request.out,
         force=request.force,
@@ -187,8 +200,9 @@ def _how_to_go_on(outcome: Outcome) -> str:
     name = Path(outcome["input"]).name
     if "frames" not in outcome:
         return f"interrupted before the first frame of {name}; the same command goes on from there"
+    about = "about " if outcome["estimated"] else ""
     return (
-        f"interrupted: {outcome['frames']} of {outcome['total']} frames of {name} are committed; "
+        f"interrupted: {outcome['frames']} of {about}{outcome['total']} frames of {name} are committed; "
         "the same command goes on from there"
     )
 

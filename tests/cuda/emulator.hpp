@@ -33,9 +33,10 @@ static std::vector<Fiber> fibers;
 static std::vector<char> stacks;
 static ucontext_t scheduler;
 static Fiber* running = nullptr;
-static int barrier_kind = 0, barrier_value = 0;
 static const std::size_t STACK = 64 << 10;
-static int contribution, vote_or, vote_and, vote_count;
+// What the threads vote for until the next barrier, and what they voted for until the last one.
+struct Votes { int any = 0, all = 1, count = 0; };
+static Votes votes, counted;
 
 inline void barrier() {
   Fiber* me = running;
@@ -73,9 +74,9 @@ template <class F> void run(F work, dim3 grid, dim3 block, unsigned seed) {
       fiber.context.uc_link = nullptr;
       makecontext(&fiber.context, enter<F>, 0);
     }
+    votes = counted = Votes();
     for (bool alive = true; alive;) {
       alive = false;
-      vote_or = 0, vote_and = 1, vote_count = 0;
       std::shuffle(order.begin(), order.end(), random);
       for (std::size_t t : order) {
         if (fibers[t].done) continue;
@@ -84,7 +85,8 @@ template <class F> void run(F work, dim3 grid, dim3 block, unsigned seed) {
         swapcontext(&scheduler, &running->context);
         alive |= !running->done;
       }
-      contribution = 0;
+      counted = votes;
+      votes = Votes();
     }
   }
 }
@@ -110,9 +112,9 @@ int launch(void (*kernel)(A...), void** arguments, const std::size_t* sizes, int
 }  // namespace emulator
 
 static inline void __syncthreads() { emulator::barrier(); }
-static inline int __syncthreads_or(int p) { emulator::vote_or |= p != 0; emulator::barrier(); int v = emulator::vote_or; emulator::barrier(); return v; }
-static inline int __syncthreads_and(int p) { emulator::vote_and &= p != 0; emulator::barrier(); int v = emulator::vote_and; emulator::barrier(); return v; }
-static inline int __syncthreads_count(int p) { emulator::vote_count += p != 0; emulator::barrier(); int v = emulator::vote_count; emulator::barrier(); return v; }
+static inline int __syncthreads_or(int p) { emulator::votes.any |= p != 0; emulator::barrier(); return emulator::counted.any; }
+static inline int __syncthreads_and(int p) { emulator::votes.all &= p != 0; emulator::barrier(); return emulator::counted.all; }
+static inline int __syncthreads_count(int p) { emulator::votes.count += p != 0; emulator::barrier(); return emulator::counted.count; }
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 

@@ -53,7 +53,7 @@ def test_points_and_images(shared_data, oriented, number):
         golden = dict(archive)
     level = json.loads((shared_data / "golden" / "open" / f"img_{number:03d}.json").read_text())["image_level"]
 
-    section = image_section(frames, mean, cuts)
+    section = image_section(frames, cuts)
     edges = noise_filter(section.edges[0])
     rows, cols, weights = points(edges, section.picture[0])
 

@@ -54,12 +54,7 @@ def compared(shared_data):
             )
             tags = np.zeros(len(offsets) - 1, np.int32)
             table, kept = measure(rows, cols, offsets, *pixels, tags, **recipe["measure"])
-            members = [np.arange(*offsets[c : c + 2]) for c in kept]
-            sizes = [len(each) for each in members]
-            members = np.concatenate(members)
-            saved, table = redpix(
-                table, rows[members], cols[members], np.r_[0, np.cumsum(sizes)], pixels.z[members], "rowcol"
-            )
+            saved, table = redpix(table, kept, rows, cols, offsets, pixels.z, "rowcol")
             ours.extend(table)
             theirs.extend(golden["clusters"][str(seed)])
             if seed == golden["seeds"][0]:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cygnoreco.errors import DataError, InputError
-from cygnoreco.io.convert import convert, verify_copy
+from cygnoreco.io.convert import PRESETS, convert, verify_copy
 from cygnoreco.io.midas_writer import MidasWriter
 from cygnoreco.io.opening import open_source
 from tests.io.picture_files import random_frames, write_hdf5_pictures, write_root_pictures
@@ -79,6 +79,13 @@ def test_the_midas_stream_comes_back_bit_for_bit(midas: Path, tmp_path: Path, na
     made = convert(tmp_path / name, back)
     assert INFLATE[suffix](back.read_bytes()) == gzip.decompress(midas.read_bytes())
     assert made.frames == {"CAM0": 19, "CAM1": 7}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_midas_stream_comes_back_from_every_preset(midas: Path, tmp_path: Path, preset: Any) -> None:
+    convert(midas, tmp_path / "run.zarr", shapes=SHAPES, preset=preset)
+    convert(tmp_path / "run.zarr", tmp_path / "back.mid")
+    assert (tmp_path / "back.mid").read_bytes() == gzip.decompress(midas.read_bytes())
 
 
 @pytest.mark.parametrize("name", COPIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +22,10 @@ from cygnoreco.io.midas import (
     parse_banks,
 )
 from cygnoreco.io.midas_events import iter_events
+from cygnoreco.io.midas_index import known_index
 from cygnoreco.io.midas_source import MidasSource, open_midas
 from cygnoreco.io.midas_writer import MidasWriter, bank_list
+from cygnoreco.io.source import Buffers
 from cygnoreco.types import Camera, Fault
 from tests.io.midas_files import HEIGHT, ODB, SHAPES, START, SUFFIXES, WIDTH, event_offsets, frames, write_run
 
@@ -133,7 +136,9 @@ def test_a_run_gives_its_frames_in_any_order(tmp_path: Path, suffix: str) -> Non
 
 def test_the_settings_are_there_without_their_secrets(tmp_path: Path) -> None:
     path = write_run(tmp_path / "run05001.mid", frames(1))
-    odb = opened(path, tmp_path).odb()
+    source = opened(path, tmp_path)
+    assert source.odb() == source.index.odb  # the same from the beginning alone and from the whole file
+    odb = source.odb()
     assert odb["Runinfo"] == ODB["Runinfo"]
     assert odb["Configurations"] == ODB["Configurations"]
     assert odb["Experiment"]["Security"]["Password"] == "<redacted>"
@@ -337,6 +342,7 @@ def test_another_process_needs_no_pass_over_the_file(tmp_path: Path, monkeypatch
     path = write_run(tmp_path / "run05001.mid.gz", images)
     source = opened(path, tmp_path)
     copy = pickle.dumps(source)
+    assert len(source.index.events) == 7
 
     def forbidden(path: Path) -> None:
         raise AssertionError("scanned again")
@@ -404,3 +410,62 @@ def test_a_closed_source_opens_its_file_again(tmp_path: Path) -> None:
     for _ in range(2):
         np.testing.assert_array_equal(source.read("CAM0", 1, 2), images[1:])
         source.close()
+
+
+def test_the_first_pass_gives_the_frames_and_leaves_the_index(tmp_path: Path) -> None:
+    images = frames(5)
+    path = write_run(tmp_path / "run05001.mid.gz", images)
+    source = opened(path, tmp_path)
+    assert source.beginning is not None
+    assert source.run_number == 5001
+    assert source.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    (camera,) = source.beginning.cameras
+    buffers = Buffers(2, 2, camera)
+    seen, rows = [], []
+    for block in source.first_pass(camera, buffers):
+        assert block.start == len(rows)
+        seen += [frame.copy() for frame in block.frames]
+        rows += block.rows.tolist()
+        buffers.give(block.frames)
+    np.testing.assert_array_equal(seen, images)
+    assert source.beginning is None
+    assert known_index(path, tmp_path / "cache") is not None
+    assert rows == source.table("CAM0").tolist()
+    assert source.index.digest == midas_index.scan(path).digest
+    np.testing.assert_array_equal(source.read("CAM0", 1, 4), images[1:4])
+
+
+def test_a_broken_beginning_is_left_to_the_whole_file(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run05001.mid", frames(3))
+    data = bytearray(path.read_bytes())
+    data[0] ^= 0xFF  # no begin of run any more
+    path.write_bytes(data)
+    source = opened(path, tmp_path)
+    assert source.beginning is None
+    assert source.faults
+
+
+def test_a_file_that_changes_before_it_was_read_is_refused(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run05001.mid", frames(2))
+    source = opened(path, tmp_path)
+    write_run(path, frames(3))
+    with pytest.raises(DataError, match="changed since it was opened"):
+        source.table("CAM0")
+
+
+def test_threads_read_side_by_side(tmp_path: Path) -> None:
+    images = frames(12)
+    source = opened(write_run(tmp_path / "run05001.mid.gz", images), tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda place: source.read("CAM0", place, place + 3), range(10)))
+    for place, read in enumerate(found):
+        np.testing.assert_array_equal(read, images[place : place + 3])
+
+
+def test_a_seek_point_lies_shortly_before_every_large_event(tmp_path: Path) -> None:
+    images = frames(6, shape=(2304, 2304))
+    source = opened(write_run(tmp_path / "run05001.mid.gz", images), tmp_path, shapes={})
+    begins = [int(event["offset"]) for event in source.index.events if event["size"] > 1 << 20]
+    points = [point.inflated for point in source.index.points]
+    for begin in begins[3:]:  # the first ones cannot be foreseen
+        assert any(begin - (1 << 20) < point <= begin for point in points), (begin, points)

@@ -7,17 +7,21 @@ import multiprocessing
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cygnoreco.errors import DataError, InputError
-from cygnoreco.io.convert import convert, verify_copy
+from cygnoreco.io.convert import PRESETS, convert, verify_copy
 from cygnoreco.io.zarr_source import open_zarr
 from cygnoreco.types import FRAME_DTYPE, Camera
 from tests.io.picture_files import random_frames, write_root_pictures
 
+#: What Zarr says of pcodec whenever it opens such an array by itself.
+NO_STANDARD = pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr")
 COUNT = 37  # two full shards and a part of one
 FRAMES = random_frames(COUNT)
 
@@ -29,14 +33,28 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return convert(write_root_pictures(folder / "run.root", pictures), folder / "run.zarr").path
 
 
+@pytest.fixture(scope="module", params=["archive", "fast", "before"])
+def written_somehow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    pictures = {f"pic_run00042_ev{number}": frame for number, frame in enumerate(FRAMES)}
+    origin = write_root_pictures(folder / "run.root", pictures)
+    if request.param != "before":
+        return convert(origin, folder / "run.zarr", preset=request.param).path
+    # As frames were compressed before there were presets.
+    codecs = {"compressors": [BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cygnoreco.io.zarr_source._frame_codecs", lambda preset: codecs)
+        return convert(origin, folder / "run.zarr").path
+
+
 @pytest.fixture
 def copy(written: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
     return Path(shutil.copytree(written, tmp_path / "run.zarr"))
 
 
-def test_frames_and_numbers_come_back(written: Path) -> None:
-    run = pickle.loads(pickle.dumps(open_zarr(written)))
+def test_frames_and_numbers_come_back(written_somehow: Path) -> None:
+    run = pickle.loads(pickle.dumps(open_zarr(written_somehow)))
     assert (run.container, run.run_number, run.cameras, run.faults) == ("zarr", 42, (Camera("CAM0", 32, 48),), ())
     assert run.header.origin_container == "root"
     assert run.header.origin_name == "run.root"
@@ -45,8 +63,36 @@ def test_frames_and_numbers_come_back(written: Path) -> None:
     assert table["event"].tolist() == list(range(COUNT))
     for start, stop in ((0, COUNT), (15, 17), (36, 37), (5, 5)):
         np.testing.assert_array_equal(run.read("CAM0", start, stop), FRAMES[start:stop])
+        memory = np.full((stop - start + 2, 32, 48), 999, np.uint16)
+        run.read("CAM0", start, stop, memory)
+        np.testing.assert_array_equal(memory[:-2], FRAMES[start:stop])
+        assert (memory[-2:] == 999).all()
+    assert verify_copy(written_somehow) == run.digest
 
 
+@pytest.mark.parametrize(
+    ("preset", "codec"), [(None, "numcodecs.pcodec"), ("archive", "numcodecs.pcodec"), ("fast", "cygnoreco.packing")]
+)
+def test_a_preset_is_a_codec_of_frames(written: Path, tmp_path: Path, preset: Any, codec: str) -> None:
+    made = convert(written, tmp_path / "run.zarr", preset=preset)
+    assert made.content_digest == verify_copy(made.path) == open_zarr(written).digest
+    metadata = json.loads((made.path / "frames/CAM0/zarr.json").read_text())
+    assert [each["name"] for each in metadata["codecs"][0]["configuration"]["codecs"]] == [codec, "crc32c"]
+    with pytest.raises(InputError, match=r"unknown preset 'fst'; did you mean 'fast'\?"):
+        convert(written, tmp_path / "other.zarr", preset="fst")
+    with pytest.raises(InputError, match="only Zarr copies have presets, not h5"):
+        convert(written, tmp_path / "other.h5", preset=preset or "fast")
+
+
+def test_frames_of_zeros_are_kept(tmp_path: Path) -> None:
+    pictures = {f"pic_run00042_ev{number}": np.zeros((32, 48), np.uint16) for number in range(3)}
+    origin = write_root_pictures(tmp_path / "run.root", pictures)
+    for preset in PRESETS:
+        made = convert(origin, tmp_path / f"{preset}.zarr", preset=preset)
+        assert not open_zarr(made.path).read("CAM0", 0, 3).any()
+
+
+@NO_STANDARD
 def test_a_frame_is_a_chunk_and_sixteen_are_a_file(written: Path) -> None:
     array = zarr.open_array(written / "frames" / "CAM0", mode="r")
     assert array.metadata.zarr_format == 3
@@ -100,6 +146,7 @@ def test_a_flipped_bit_is_found_when_read(copy: Path, place: int) -> None:
         run.read("CAM0", 16, 32)
 
 
+@NO_STANDARD
 def test_an_exchanged_chunk_is_found_by_verifying(copy: Path) -> None:
     array = zarr.open_array(copy / "frames" / "CAM0", mode="r+")
     first, second = array[0], array[1]

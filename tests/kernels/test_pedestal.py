@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from cygnoreco.kernels.pedestal import MAX_FRAMES, SHIFT, TILE, accumulate, moments
 
@@ -15,6 +16,19 @@ def test_sums_are_exact_over_tiles_and_blocks():
     sums, squares = np.zeros(pixels, np.uint32), np.zeros(pixels, np.uint64)
     for start in (0, 8):
         accumulate(frames[start : start + 8], sums, squares)
+    exact = frames.astype(np.int64)
+    assert np.array_equal(sums, exact.sum(axis=0))
+    assert np.array_equal(squares, ((exact - SHIFT) ** 2).sum(axis=0))
+
+
+@pytest.mark.parametrize("largest", [200, 32868, 65535])
+def test_sums_are_exact_on_both_sides_of_32_bits(largest):
+    """Four squares of 32768 are 2^32 to the last."""
+    frames = np.full((4, TILE + 5), 90, np.uint16)
+    frames[:, TILE] = largest
+    frames[1, 3] = largest
+    sums, squares = np.zeros(TILE + 5, np.uint32), np.zeros(TILE + 5, np.uint64)
+    accumulate(frames, sums, squares)
     exact = frames.astype(np.int64)
     assert np.array_equal(sums, exact.sum(axis=0))
     assert np.array_equal(squares, ((exact - SHIFT) ** 2).sum(axis=0))

@@ -1,13 +1,11 @@
-"""Axes of a cluster: LAPACK's eigenvectors, exact moments, rotation, the unit-binned map."""
+"""Axes of a cluster: LAPACK's eigenvectors, exact moments."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from cygnoreco.measure.axes import eigenvectors, map_rms, principal_axis, rotate, second_moments
-
-NO_MAP = np.empty(0, np.int32)
+from cygnoreco.measure.axes import eigenvectors, principal_axis, second_moments
 
 
 def random_points(rng, n):
@@ -68,36 +66,3 @@ def test_lapack_axis_is_the_same_line():
         assert theta == pytest.approx(np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0])))
         minor += values.argmax() == 1
     assert 0 < minor < 100
-
-
-def test_rotation_keeps_distances_and_pixel_order():
-    x, y = np.array([3, 3, 4], np.int32), np.array([7, 8, 8], np.int32)
-    along, across = rotate(x, y, 2, 0.6, 0.8, (6.0, 14.0), (100.0, -50.0), True)
-    px = np.repeat(x, 4) * 2 + np.tile([0, 0, 1, 1], 3)
-    py = np.repeat(y, 4) * 2 + np.tile([0, 1, 0, 1], 3)
-    np.testing.assert_allclose(along, 100 + 0.6 * (px - 6) + 0.8 * (py - 14))
-    np.testing.assert_allclose(across, -50 - 0.8 * (px - 6) + 0.6 * (py - 14))
-    swapped, _ = rotate(x, y, 2, 0.6, 0.8, (6.0, 14.0), (100.0, -50.0), False)
-    np.testing.assert_allclose(np.sort(swapped), np.sort(along))
-    assert swapped[1] != along[1]
-
-
-def test_map_adds_or_overwrites():
-    """Two pixels in one bin, one alone 4 px further on."""
-    along, across = np.array([0.0, 0.2, 4.0]), np.array([0.0, 0.1, 0.0])
-    counts = np.array([5.0, 1.0, 3.0])
-
-    def rms(weights):
-        mean = 4 * weights[1] / sum(weights)
-        return np.sqrt((weights[0] * mean**2 + weights[1] * (4 - mean) ** 2) / sum(weights))
-
-    assert map_rms(along, across, counts, NO_MAP) == pytest.approx((rms([6, 3]), 0.0))
-    assert map_rms(along, across, counts, np.empty(100, np.int32)) == pytest.approx((rms([1, 3]), 0.0))
-
-
-def test_map_memory_needs_no_clearing():
-    rng = np.random.default_rng(4)
-    along, across, counts = rng.uniform(0, 9, 60), rng.uniform(0, 5, 60), rng.normal(5, 3, 60)
-    fresh = map_rms(along, across, counts, np.full(11 * 7, -1, np.int32))
-    used = map_rms(along, across, counts, rng.integers(0, 60, 11 * 7).astype(np.int32))
-    assert fresh == used

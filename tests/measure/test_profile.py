@@ -1,4 +1,4 @@
-"""Profiles: their bins, what falls in them, and their peaks."""
+"""Profiles: their bins and their peaks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from cygnoreco.measure.profile import Profile, bin_edges, fill_profile, find_peaks, main_peak
+from cygnoreco.measure.profile import Profile, bin_edges, find_peaks, main_peak
 
 
 def profile_of(contents, edges=None):
@@ -35,59 +35,6 @@ def test_whole_bins_are_no_wider_than_needed():
 def test_dropping_bins_forget_their_first_column():
     """After the first bin a bin of columns of 12 pixels needs 25 besides its first column: four columns."""
     assert bin_edges(np.full(13, 12), 25.0, False).tolist() == [0, 3, 7, 11, 13]
-
-
-def test_whole_profile_holds_all_counts():
-    rng = np.random.default_rng(2)
-    positions, counts = rng.uniform(-30, 70, 1500), rng.normal(3, 2, 1500)
-    profile = fill_profile(positions, counts, 25.0, True)
-    x = positions - positions.min()
-    expected, _ = np.histogram(x, profile.edges, weights=counts)
-    np.testing.assert_allclose(profile.contents, expected, rtol=1e-5)
-    np.testing.assert_allclose(profile.squares, np.histogram(x, profile.edges, weights=counts**2)[0])
-    assert profile.contents.sum() == pytest.approx(counts.sum(), rel=1e-5)
-    assert profile.mean == pytest.approx(np.average(x, weights=counts))
-    assert profile.rms == pytest.approx(np.sqrt(np.average((x - profile.mean) ** 2, weights=counts)))
-
-
-@pytest.mark.parametrize("shift", [0.0, -40.0, -200.5])
-def test_dropping_profile_counts_truncated_columns(shift):
-    """Bins from the walk over truncated coordinates, which join -1 and 1 at 0; pixels in the last column are out."""
-    rng = np.random.default_rng(3)
-    positions, counts = rng.uniform(0, 80, 1500) + shift, rng.normal(3, 2, 1500)
-    profile = fill_profile(positions, counts, 25.0, False)
-
-    columns = np.trunc(positions).astype(int)
-    per_column = np.bincount(columns - columns.min())
-    edges, waiting = [0], 0
-    for column, n in enumerate(per_column[:-1]):
-        if waiting < 25:
-            waiting += n
-        else:
-            edges.append(column)
-            waiting = 0
-    edges.append(len(per_column) - 1)
-    assert profile.edges.tolist() == edges
-    x = positions - positions.min()
-    inside = x < edges[-1]
-    assert inside.all() == (shift == -200.5)  # truncation shortens a profile at its end, or at its negative start
-    np.testing.assert_allclose(profile.contents, np.histogram(x[inside], edges, weights=counts[inside])[0], rtol=1e-5)
-    assert profile.mean == pytest.approx(np.average(x[inside], weights=counts[inside]))
-
-
-def test_negative_variance_is_an_rms_of_zero():
-    positions, counts = np.array([0.0, 5.0, 10.0]), np.array([-1.0, 3.0, -1.0])
-    profile = fill_profile(positions, counts, 1.0, True)
-    assert profile.mean == 5.0
-    assert profile.rms == 0.0
-
-
-def test_single_column():
-    whole = fill_profile(np.full(4, 7.0), np.ones(4), 25.0, True)
-    assert whole.contents.tolist() == [4.0]
-    dropping = fill_profile(np.full(4, 7.0), np.ones(4), 25.0, False)
-    assert len(dropping.contents) == 0
-    assert main_peak(dropping, 3.0, 2.0, 2.0, 6.0, True, True).amplitude == -999
 
 
 def assert_like_scipy(y, height, distance, prominence, width):

@@ -21,7 +21,7 @@ def clusters():
     rows = np.array([1, 2, 5, 5, 6, 9], np.int32)
     cols = np.array([30, 31, 40, 41, 40, 50], np.int32)
     z = np.arange(24).reshape(6, 2, 2) + 0.123
-    return table, rows, cols, np.array([0, 2, 5, 6]), z
+    return table, np.arange(3), rows, cols, np.array([0, 2, 5, 6]), z
 
 
 def test_pixels_of_bright_clusters_in_the_order_of_the_table(clusters):
@@ -32,6 +32,14 @@ def test_pixels_of_bright_clusters_in_the_order_of_the_table(clusters):
     assert pixels["redpix_ix"].tolist() == [60, 61, 60, 61, 62, 63, 62, 63, 100, 101, 100, 101]
     assert pixels["redpix_iz"].tolist() == [np.float32(v + 0.1) for v in [0, 1, 2, 3, 4, 5, 6, 7, 20, 21, 22, 23]]
     assert (clusters[0]["sc_redpixIdx"] == -1).all()
+
+
+def test_the_rows_of_the_table_may_stand_for_the_clusters_in_another_order(clusters):
+    table, _, rows, cols, offsets, z = clusters
+    order = np.array([2, 0])
+    pixels, found = redpix(table[order], order, rows, cols, offsets, z, "xy")
+    assert found["sc_redpixIdx"].tolist() == [0, 4]
+    assert pixels["redpix_iz"].tolist() == [np.float32(v + 0.1) for v in [20, 21, 22, 23, 0, 1, 2, 3, 4, 5, 6, 7]]
 
 
 def test_axes_exchange_the_coordinates(clusters):
@@ -69,5 +77,6 @@ def test_decimals(clusters):
 
 def test_no_clusters():
     empty = np.empty(0, np.int32)
-    pixels, table = redpix(np.empty(0, CLUSTER_DTYPE), empty, empty, np.zeros(1, np.int64), np.empty((0, 4, 4)), "xy")
+    table, z = np.empty(0, CLUSTER_DTYPE), np.empty((0, 4, 4))
+    pixels, table = redpix(table, np.empty(0, np.int64), empty, empty, np.zeros(1, np.int64), z, "xy")
     assert len(pixels) == len(table) == 0

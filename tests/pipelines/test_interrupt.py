@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -14,11 +16,11 @@ from tests.conftest import SmallRuns
 from tests.pipelines.conftest import Command, Outcome, Running, Start, content, parts, reco_options
 
 
-def stopped_cleanly(outcome: Outcome, running: Running, out: Path) -> None:
+def stopped_cleanly(outcome: Outcome, running: Running, out: Path, total: str = "120") -> None:
     assert outcome.code == 130
     committed = len(parts(out))  # one frame each
     assert outcome.err.splitlines() == [
-        f"interrupted: {committed} of 120 frames of run00021.mid.gz are committed; the same command goes on from there"
+        f"interrupted: {committed} of {total} frames of run00021.mid.gz are committed; the same command goes on from there"
     ]
     assert not list(out.rglob("*.partial-*"))
     deadline = time.monotonic() + 5
@@ -27,11 +29,37 @@ def stopped_cleanly(outcome: Outcome, running: Running, out: Path) -> None:
     assert running.others() == {}
 
 
+def test_the_first_pass_over_a_file_is_gone_on_with(
+    small_runs: SmallRuns, long_run: Path, tmp_path: Path, call: Command, start: Start
+) -> None:
+    """Nobody has read the file: it is read and reconstructed at once, so the number of frames is not known yet."""
+    run, out, undisturbed = tmp_path / long_run.name, tmp_path / "out", tmp_path / "undisturbed"
+    shutil.copy(long_run, run)
+    arguments = ["reco", run, *reco_options(small_runs, out, "--block", 1)]
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        running = start(*arguments)
+        before = len(parts(out))
+        running.wait_until(lambda before=before: len(parts(out)) >= before + 8)
+        running.signal_group(sign)
+        outcome = running.outcome()
+        (message,) = outcome.err.splitlines()
+        total = re.search(r"of (about \d+) frames", message)
+        assert total is not None
+        stopped_cleanly(outcome, running, out, total[1])
+    committed = len(parts(out))
+    assert committed < 120
+    (summary,) = call(*arguments, "--json").document()
+    assert (summary["resumed_frames"], summary["frames"]) == (committed, 120)
+    assert call("reco", run, *reco_options(small_runs, undisturbed, "-q")).code == 0
+    assert content(out) == content(undisturbed)
+
+
 def test_interrupted_twice_and_gone_on_with(
     small_runs: SmallRuns, long_run: Path, tmp_path: Path, call: Command, start: Start
 ) -> None:
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
     arguments = ["reco", long_run, *reco_options(small_runs, out, "--block", 1, "--workers")]
+    assert call("info", long_run, "--json").code == 0  # a run whose index is known is left to the workers
 
     running = start(*arguments, 2)
     running.wait_until(lambda: len(parts(out)) >= 4)

@@ -92,6 +92,24 @@ def test_convert_strict_refuses_a_damaged_run(damaged_run: Path, tmp_path: Path,
     assert not list(tmp_path.iterdir())
 
 
+def test_convert_takes_a_preset(small_runs: SmallRuns, tmp_path: Path, call: Command) -> None:
+    sizes = {}
+    for preset in ("archive", "fast"):
+        made = call(
+            "convert", small_runs.data, "--to", "zarr", "--preset", preset, "-o", tmp_path / f"{preset}.zarr", "--json"
+        )
+        assert made.code == 0
+        sizes[preset] = json.loads(made.out)["bytes"]
+    assert sizes["archive"] < sizes["fast"]
+    assert call("verify", tmp_path / "fast.zarr").code == 0
+    unknown = call("convert", small_runs.data, "--to", "zarr", "--preset", "archiv", "-o", tmp_path / "x.zarr")
+    assert unknown.code == 2
+    assert "unknown preset 'archiv'; did you mean 'archive'?" in unknown.err
+    by_url = call("convert", "s3://bucket/run.zarr", "--to", "midas")
+    assert by_url.code == 2
+    assert "--out must say" in by_url.err
+
+
 def test_convert_beside_the_run_by_default(small_runs: SmallRuns, tmp_path: Path, call: Command) -> None:
     run = tmp_path / "run00011.mid.gz"
     run.write_bytes(small_runs.data.read_bytes())

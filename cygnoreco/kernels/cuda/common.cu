@@ -1,5 +1,6 @@
 // What several kernels share.
 
+typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;

@@ -1,22 +1,26 @@
 """How kernels are compiled and launched, and nothing else that knows what runs them.
 
 The ``.cu`` files beside this module hold the kernels. Everything around a launch is array code over a namespace
-``xp``, NumPy or CuPy; a :class:`Program` brings the two together. :func:`cupy_program` gives the real one. The tests have
-another that compiles the same sources for the host and runs their threads one after the other, so that every kernel can
-be tried where there is no GPU.
+``xp``, NumPy or CuPy; a :class:`Program` brings the two together. :func:`cupy_program` gives the real one. The tests
+have another that compiles the same sources for the host and runs their threads one after the other, so that every
+kernel can be tried where there is no GPU.
 
 What the sources keep to, so that both can run them: ``extern "C" __global__ void`` kernels without templates; static
-``__shared__`` arrays; ``__syncthreads`` and atomics, no warp intrinsics; ``int``, ``long long``, ``float`` and ``double``,
-no headers. Products and sums are not contracted to fused multiply-adds: a sum written in the order of the CPU's form
-has the same bits.
+``__shared__`` arrays; ``__syncthreads`` and atomics, no warp intrinsics; ``int``, ``long long``, ``float`` and
+``double``, no headers. Products and sums are not contracted to fused multiply-adds: a sum written in the order of the
+CPU's form has the same bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 #: Options of the compiler; ``fmad`` would round a product and a sum once instead of twice.
 OPTIONS = ("--std=c++17", "--fmad=false")
@@ -50,6 +54,30 @@ class Program(Protocol):
             Arrays of ``xp``, contiguous, of the very type the kernel takes; and scalars as NumPy scalars of that type
             (a Python ``int`` stands for ``int``, a ``float`` for ``double``).
         """
+        ...
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """Copy an array of ``xp`` to one of NumPy; waits for the kernels started before."""
+        ...
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Context in which arrays are made, and kernels launched, on the program's device."""
+        ...
+
+    def lane(self) -> Lane:
+        """Make a way for frames to the device."""
+        ...
+
+
+class Lane(Protocol):
+    """Takes the frames of one block at a time to the device, while kernels of another block run there."""
+
+    def send(self, frames: NDArray[np.uint16]) -> None:
+        """Begin to copy frames, (n, H, W); the frames sent before must be done with."""
+        ...
+
+    def arrived(self) -> Any:
+        """Return the frames on the device; kernels started from now on wait for the copy, the host does not."""
         ...
 
 
@@ -89,11 +117,47 @@ class _CupyProgram:
             self._kernels[kernel] = self._module.get_function(kernel)
         self._kernels[kernel](sides, dims(block), tuple(_argument(each, self.xp) for each in arguments))
 
+    def to_host(self, array: Any) -> NDArray[Any]:
+        return self.xp.asnumpy(array)
+
+    def active(self) -> AbstractContextManager[Any]:
+        return self.xp.cuda.Device(self._device)
+
+    def lane(self) -> Lane:
+        return _CupyLane(self.xp)
+
+
+class _CupyLane:
+    """Pinned memory, from which the device copies by itself, memory there, and a stream of their own."""
+
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._pinned = np.empty(0, np.uint16)
+        self._memory = cupy.empty(0, np.uint16)
+        self._frames = self._memory
+        self._copied: Any = None
+
+    def send(self, frames: NDArray[np.uint16]) -> None:
+        if self._pinned.size < frames.size:
+            pinned = self._cupy.cuda.alloc_pinned_memory(frames.nbytes)
+            self._pinned = np.frombuffer(pinned, np.uint16, frames.size)
+            self._memory = self._cupy.empty(frames.size, np.uint16)
+            # Memory of the pool may still be in use by kernels started before it was given back.
+            self._stream.wait_event(self._cupy.cuda.get_current_stream().record())
+        staged = self._pinned[: frames.size].reshape(frames.shape)
+        np.copyto(staged, frames)
+        self._frames = self._memory[: frames.size].reshape(frames.shape)
+        self._frames.set(staged, stream=self._stream)
+        self._copied = self._stream.record()
+
+    def arrived(self) -> Any:
+        self._cupy.cuda.get_current_stream().wait_event(self._copied)
+        return self._frames
+
 
 def _argument(value: Any, xp: Any) -> Any:
     """Python integers are ``int`` in our kernels; CuPy would make ``long long`` of them."""
-    import numpy as np
-
     if isinstance(value, bool):
         return np.int32(value)
     if isinstance(value, int):

@@ -1,0 +1,230 @@
+"""What is measured stage by stage: ours, the plain form, and the scenes to run them on.
+
+``table``, ``ratios`` and the history of ``asv`` all take their cases from here: a number means the same in each.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import plain, scenes
+from bench._common import Work
+from cygnoreco.calib.pedestal import Pedestal
+from cygnoreco.chain import correct, reconstruct_block
+from cygnoreco.cluster.directional import directional
+from cygnoreco.cluster.lattice import dbscan
+from cygnoreco.driver import reconstruct
+from cygnoreco.image.filters import noise_filter
+from cygnoreco.image.points import points
+from cygnoreco.io.opening import open_source
+from cygnoreco.io.source import read_frames
+from cygnoreco.kernels.image import empty_section, image_section
+from cygnoreco.raw import open_run
+
+#: Frames a block, as the driver's default.
+BLOCK = 8
+
+EPS, MIN_SAMPLES = 12.0, 20
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A few frames of an occupancy class and what the stages before make of the first.
+
+    Attributes
+    ----------
+    occupancy : str
+        One of :data:`bench.scenes.CLASSES`.
+    recipe : str
+        Name of the recipe.
+    frames : ndarray, shape (n, H, W), uint16
+    """
+
+    occupancy: str
+    recipe: str
+    frames: NDArray[np.uint16]
+
+    @cached_property
+    def prepared(self) -> scenes.Prepared:
+        """Recipe and calibration."""
+        return scenes.prepared(self.recipe)
+
+    @cached_property
+    def section(self) -> Any:
+        """Result of the image section of the first frame."""
+        calibration = self.prepared.calibration
+        return image_section(self.frames[:1], calibration.cuts)
+
+    @cached_property
+    def points(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Rows, columns and weights of the first frame's points."""
+        recipe = self.prepared.recipe
+        edges = noise_filter(self.section.edges[0], **recipe["noise"])
+        return points(edges, self.section.picture[0], **recipe["points"])
+
+    @property
+    def n_points(self) -> int:
+        """How many there are."""
+        return len(self.points[0])
+
+
+@cache
+def scene(occupancy: str, recipe: str = "lime", n: int = 2) -> Scene:
+    """Make a scene; kept for the next time."""
+    return Scene(occupancy, recipe, _frames(occupancy, n))
+
+
+@cache
+def _frames(occupancy: str, n: int) -> NDArray[np.uint16]:
+    return scenes.frames_of(occupancy, n)
+
+
+def section_ours() -> Work:
+    """Fused image section of a block, into memory that is used again."""
+    here = scene("few", n=BLOCK)
+    out = empty_section(BLOCK, here.frames.shape[1:])
+    calibration = here.prepared.calibration
+    return lambda: image_section(here.frames, calibration.cuts, out=out)
+
+
+def section_plain() -> Work:
+    """Plain stages, one frame: blocks would not make their images of the sensor's size any cheaper."""
+    here = scene("few", n=BLOCK)
+    return lambda: plain.section(here.frames[0], here.prepared)
+
+
+def noise_ours(occupancy: str = "few") -> Work:
+    """Noise filter and points of one frame."""
+    here = scene(occupancy)
+    edges, picture = here.section.edges[0], here.section.picture[0]
+    recipe = here.prepared.recipe
+    return lambda: points(noise_filter(edges, **recipe["noise"]), picture, **recipe["points"])
+
+
+def noise_plain(occupancy: str = "few") -> Work:
+    """Do the part of the filter that NumPy can do: the walk in place, which makes it what it is, is left out."""
+    here = scene(occupancy)
+    edges, picture = here.section.edges[0], here.section.picture[0]
+    return lambda: plain.noise_and_points(edges, picture)
+
+
+def dbscan_ours(occupancy: str) -> Work:
+    """DBSCAN of one frame's points."""
+    found = scene(occupancy).points
+    return lambda: dbscan(*found, eps=EPS, min_samples=MIN_SAMPLES)
+
+
+def dbscan_plain(occupancy: str) -> Work:
+    """DBSCAN of the same points by scikit-learn."""
+    found = scene(occupancy).points
+    return lambda: plain.dbscan(*found, EPS, MIN_SAMPLES)
+
+
+def directional_ours(occupancy: str) -> Work:
+    """Directional clustering of one frame's points."""
+    here = scene(occupancy, "winter23")
+    found, options = here.points, here.prepared.recipe["directional"]
+    return lambda: directional(*found, **options)
+
+
+def variables_plain(occupancy: str) -> Work:
+    """Variables of the clusters of one frame by NumPy and SciPy; the image they are cut from is there already."""
+    here = scene(occupancy)
+    recipe, calibration = here.prepared.recipe, here.prepared.calibration
+    image = correct(here.frames[:1], calibration, recipe, "midas")[0]
+    rows, cols, weights = here.points
+    labels = dbscan(rows, cols, weights, eps=EPS, min_samples=MIN_SAMPLES).labels
+    return lambda: plain.variables(image, rows, cols, labels)
+
+
+def pedestal_ours(n: int = 16) -> Work:
+    """Pedestal of n dark frames that are in memory."""
+    dark = _dark(n)
+    return lambda: Pedestal.from_frames([dark])
+
+
+def pedestal_plain(n: int = 16) -> Work:
+    """Pedestal of the same frames by NumPy."""
+    dark = _dark(n)
+    return lambda: plain.pedestal(dark)
+
+
+@lru_cache(maxsize=1)
+def _dark(n: int) -> NDArray[np.uint16]:
+    return np.stack(list(scenes.dark_frames(n)))
+
+
+def block_of(occupancy: str, recipe: str = "lime", n: int = 1) -> Work:
+    """Everything after inflation, for a block of n frames: tables, and wall seconds by stage."""
+    here = scene(occupancy, recipe, max(n, 2))
+    frames, rows = here.frames[:n], scenes.rows_of(n)
+    chain: dict[str, Any] = {"origin": "midas", "run": scenes.DATA_RUN, "pedestal_run": scenes.PEDESTAL_RUN}
+    calibration = here.prepared.calibration
+    return lambda: reconstruct_block(frames, rows, calibration, here.prepared.recipe, **chain)
+
+
+def stages_s(occupancy: str, recipe: str = "lime", n: int = 1, repeats: int = 7) -> dict[str, float]:
+    """CPU seconds a frame by stage as the chain itself counts them, the smallest of several, and ``all``."""
+    work = block_of(occupancy, recipe, n)
+    work()
+    best: dict[str, float] = {}
+    for _ in range(repeats):
+        begin = time.process_time()
+        with mock.patch("time.perf_counter", time.process_time):  # the chain's clock, which is one of the wall
+            _, seconds = work()
+        seconds = {**seconds, "all": time.process_time() - begin}
+        for name, value in seconds.items():
+            best[name] = min(best.get(name, value), value)
+    return {name: value / n for name, value in best.items()}
+
+
+def read_ours(path: Path, *, camera: str = "CAM0", block: int = BLOCK) -> Work:
+    """All frames of a run in blocks; a file that needs an index has it already."""
+    source = open_source(path, cache=path.parent / "index")
+    n = len(source.table(camera))
+
+    def read() -> None:
+        for start in range(0, n, block):
+            source.read(camera, start, min(start + block, n))
+
+    return read
+
+
+def loop(path: Path, *, recipe: str = "lime", block: int = BLOCK) -> Work:
+    """Do the least that can be done with a run: read a block, reconstruct it, keep its tables."""
+    source = open_source(path, cache=path.parent / "index")
+    here = scenes.prepared(recipe)
+    n = len(source.table("CAM0"))
+
+    def work() -> list[Any]:
+        tables = []
+        for start in range(0, n, block):
+            frames, rows, _ = read_frames(source, "CAM0", start, min(start + block, n))
+            done = reconstruct_block(
+                frames, rows, here.calibration, here.recipe,
+                origin=source.origin, run=scenes.DATA_RUN, pedestal_run=scenes.PEDESTAL_RUN,
+            )  # fmt: skip
+            tables.append(done[0])
+        return tables
+
+    return work
+
+
+def driver(path: Path, *, recipe: str = "lime", block: int = BLOCK, client: Any = None) -> Work:
+    """Have :func:`cygnoreco.reconstruct` do it, which plans, commits every block, merges and writes the ROOT file."""
+    out, cache = path.parent / "out", path.parent / "index"
+    dark = scenes.pedestal()
+
+    def work() -> Any:
+        run = open_run(path, cache=cache)
+        return reconstruct(run, pedestal=dark, recipe=recipe, out=out, block=block, client=client, force=True)
+
+    return work

@@ -1,0 +1,204 @@
+"""Frames a second on a GPU by batch size and occupancy, where the time goes, and the CPU beside it in the same run.
+
+    python -m bench.gpu [--batches 8 32 128] [--occupancy few medium crowded] [--json]
+
+Three measurements for every batch and occupancy: blocks one after the other with the next one's frames on their way
+(wall time, what a user gets); the same block again with CUDA events around the stages; and the section alone, whose
+bandwidth stands beside that of a copy within the device's memory. Without a GPU nothing is measured, and it says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from bench.scenes import CLASSES, DATA_RUN, PEDESTAL_RUN, frames_of, prepared, rows_of
+from cygnoreco.chain import reconstruct_block as on_cpu
+from cygnoreco.device import resolve_device
+from cygnoreco.errors import InputError
+from cygnoreco.kernels.cuda.block import planned_bytes, reconstruct_blocks
+from cygnoreco.kernels.cuda.image import pixel_rules, section_block, upload_maps
+from cygnoreco.kernels.cuda.program import Program, cupy_program
+from cygnoreco.recipe import Recipe
+
+#: Simulated frames a class; larger batches repeat them.
+DISTINCT = 16
+#: Frames that the CPU is measured with.
+CPU_FRAMES = 8
+_NUMBERS = {"origin": "midas", "run": DATA_RUN, "pedestal_run": PEDESTAL_RUN}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", help="cuda or cuda:N")
+    parser.add_argument("--recipe", default="lime")
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32, 128], help="frames a block")
+    parser.add_argument("--occupancy", nargs="+", choices=CLASSES, default=list(CLASSES))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.device.startswith("cuda"):
+        parser.error(f"--device {arguments.device}: expected cuda or cuda:N")
+
+    try:
+        device = resolve_device(arguments.device)
+    except InputError as error:
+        print(json.dumps({"not measured": str(error)}) if arguments.json else f"not measured: {error}")
+        return
+    program = cupy_program(device.index)
+    with program.active():
+        result = measure(program, arguments.recipe, arguments.batches, arguments.occupancy, arguments.repeats)
+    result["device"] = device.description
+    print(json.dumps(result) if arguments.json else table(result))
+
+
+def measure(program: Program, recipe_name: str, batches: list[int], classes: list[str], repeats: int) -> dict[str, Any]:
+    """Measure all batches and classes; numbers are the best of some repeats."""
+    ready = prepared(recipe_name)
+    result: dict[str, Any] = {"copy_gb_s": device_copy_gb_s(program, repeats), "rows": []}
+    free = program.xp.cuda.Device().mem_info[0]
+    for occupancy in classes:
+        some = frames_of(occupancy, DISTINCT)
+        cpu = cpu_frames_a_second(some[:CPU_FRAMES], ready, repeats)
+        for batch in batches:
+            if planned_bytes(some.shape[1:], batch, ready.recipe) > free:
+                result["rows"].append({"occupancy": occupancy, "batch": batch, "skipped": "memory"})
+                continue
+            frames = some[np.arange(batch) % DISTINCT]
+            row = {"occupancy": occupancy, "batch": batch, "cpu_frames_s": cpu}
+            row |= pipelined(program, frames, ready, repeats)
+            row["ms_a_frame"] = by_stage(program, frames, ready, repeats)
+            row["section_gb_s"] = section_gb_s(program, frames, ready, repeats)
+            result["rows"].append(row)
+    return result
+
+
+def cpu_frames_a_second(frames: np.ndarray, ready: Any, repeats: int) -> float:
+    """Of one core."""
+    rows = rows_of(len(frames))
+    work = lambda: on_cpu(frames, rows, ready.calibration, ready.recipe, **_NUMBERS)  # noqa: E731
+    return len(frames) / best_wall(work, repeats)
+
+
+def pipelined(program: Program, frames: np.ndarray, ready: Any, repeats: int) -> dict[str, float]:
+    """Frames a second from frames in the host's memory to tables, over several blocks."""
+    blocks = 4
+    rows = rows_of(len(frames))
+
+    def work() -> int:
+        several = repeat((frames, rows), blocks)
+        found = reconstruct_blocks(several, ready.calibration, ready.recipe, program=program, **_NUMBERS)
+        return sum(len(tables.clusters) for tables in found)
+
+    seconds = best_wall(work, repeats)
+    return {"frames_s": blocks * len(frames) / seconds, "clusters_a_frame": work() / blocks / len(frames)}
+
+
+def by_stage(program: Program, frames: np.ndarray, ready: Any, repeats: int) -> dict[str, float]:
+    """Device ms a frame by stage from CUDA events, and what is left of the wall time: the host's own work.
+
+    Frames go in on a stream of their own, so ``copy in`` has the host's copy to pinned memory and that of the device.
+    """
+    cuda = program.xp.cuda
+    best: dict[str, float] = {}
+    for _ in range(repeats + 1):  # the first compiles
+        events: list[tuple[str, Any, Any]] = []
+
+        @contextmanager
+        def clock(name: str, events: list[tuple[str, Any, Any]] = events) -> Iterator[None]:
+            begin, end = cuda.Event(), cuda.Event()
+            begin.record()
+            yield
+            end.record()
+            events.append((name, begin, end))
+
+        start = time.perf_counter()
+        block = [(frames, rows_of(len(frames)))]
+        list(reconstruct_blocks(block, ready.calibration, ready.recipe, program=program, clock=clock, **_NUMBERS))
+        cuda.get_current_stream().synchronize()
+        wall = 1e3 * (time.perf_counter() - start)
+        spent: Counter[str] = Counter()
+        for name, begin, end in events:
+            spent[name] += cuda.get_elapsed_time(begin, end)  # type: ignore[assignment]
+        spent["rest"] = wall - sum(spent.values())  # type: ignore[assignment]
+        if not best or wall < best["wall"]:
+            best = {name: value / len(frames) for name, value in spent.items()}
+            best["wall"] = wall
+    best["wall"] /= len(frames)
+    return best
+
+
+def section_gb_s(program: Program, frames: np.ndarray, ready: Any, repeats: int) -> float:
+    """Bandwidth of the section, counting what it must move: frames in, pedestal once, two rebinned images out."""
+    recipe: Recipe = ready.recipe
+    rules = pixel_rules(
+        frames.shape[1:],
+        factor=recipe["rebin"]["factor"],
+        **recipe["upper_cut"],
+        **recipe["suppress"],
+        **recipe["accept"],
+    )
+    maps = upload_maps(program, *ready.calibration.maps, ready.calibration.cuts)
+    there = program.xp.asarray(frames)
+    section = section_block(program, there, maps, rules)
+    moved = there.nbytes + maps.mean.nbytes + maps.threshold.nbytes + section.picture.nbytes + section.edges.nbytes
+    return moved / best_on_device(program, lambda: section_block(program, there, maps, rules), repeats) / 1e9
+
+
+def device_copy_gb_s(program: Program, repeats: int) -> float:
+    """Bandwidth of a copy within the device, bytes read and written: the limit of what moves memory."""
+    xp = program.xp
+    here, there = xp.zeros(1 << 28, np.uint32), xp.empty(1 << 28, np.uint32)
+    return 2 * here.nbytes / best_on_device(program, lambda: xp.copyto(there, here), repeats) / 1e9
+
+
+def best_on_device(program: Program, work: Callable[[], Any], repeats: int) -> float:
+    """Smallest time between two events, s, after a warm-up."""
+    cuda = program.xp.cuda
+    times = []
+    for _ in range(repeats + 1):
+        begin, end = cuda.Event(), cuda.Event()
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(cuda.get_elapsed_time(begin, end) / 1e3)
+    return min(times[1:])
+
+
+def best_wall(work: Callable[[], Any], repeats: int) -> float:
+    """Smallest wall time, s, after a warm-up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Lay the result out for people."""
+    lines = [f"{result['device']}; copy within the device {result['copy_gb_s']:.0f} GB/s"]
+    lines.append(f"{'occupancy':10}{'batch':>6}{'frames/s':>10}{'one core':>10}{'section GB/s':>14}   ms a frame")
+    for row in result["rows"]:
+        start = f"{row['occupancy']:10}{row['batch']:6}"
+        if "skipped" in row:
+            lines.append(f"{start}   not measured: it may not fit the memory")
+            continue
+        stages = ", ".join(f"{name} {value:.3f}" for name, value in row["ms_a_frame"].items())
+        rates = f"{row['frames_s']:10.0f}{row['cpu_frames_s']:10.1f}{row['section_gb_s']:14.0f}"
+        lines.append(f"{start}{rates}   {stages}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

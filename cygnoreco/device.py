@@ -1,0 +1,208 @@
+"""Where blocks are reconstructed: on the CPU, or on a GPU. Nothing else chooses, and results have the same key.
+
+CuPy is imported only when a GPU is asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from cygnoreco import chain
+from cygnoreco.chain import Calibration
+from cygnoreco.errors import InputError, nearest
+from cygnoreco.recipe import Recipe
+from cygnoreco.tables import Tables
+from cygnoreco.types import Camera, Frames
+
+#: Share of the free memory of a device that a block may take; the rest is for CuPy's pool and the driver.
+USABLE = 0.9
+
+#: CUDA version, as the driver says it, from which CuPy for CUDA 13 runs.
+_CUDA13 = 13000
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device of this machine that can be used.
+
+    Attributes
+    ----------
+    kind : {'cpu', 'cuda'}
+    index : int
+        Number of the GPU.
+    description : str
+        For people: what it is, and with ``auto`` why it was taken.
+    """
+
+    kind: Literal["cpu", "cuda"]
+    index: int = 0
+    description: str = "CPU"
+
+    @property
+    def name(self) -> str:
+        """``cpu``, ``cuda:0`` and so on: what :func:`resolve_device` takes."""
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def resolve_device(name: str = "cpu") -> Device:
+    """Find the device that a name stands for.
+
+    Parameters
+    ----------
+    name : str
+        ``cpu``; ``cuda``, the first GPU; ``cuda:1``, the second; ``auto``, the first GPU if there is one that can be
+        used, else the CPU.
+
+    Raises
+    ------
+    InputError
+        There is no such device, or what it needs is missing; the message says what to install.
+    """
+    parsed = re.fullmatch(r"cpu|auto|cuda(?::(\d+))?", name)
+    if parsed is None:
+        raise InputError(
+            f"unknown device '{name}'" + nearest(name.replace("gpu", "cuda"), ("auto", "cpu", "cuda", "cuda:0"))
+        )
+    if name == "cpu":
+        return Device("cpu")
+    count, missing = _gpus()
+    if name == "auto":
+        return _gpu(0) if count else Device("cpu", 0, f"CPU, since {missing}")
+    if not count:
+        raise InputError(f"device '{name}': {missing}")
+    index = int(parsed[1] or 0)
+    if index >= count:
+        valid = ", ".join(f"cuda:{each}" for each in range(count))
+        raise InputError(f"device '{name}': this machine has {count} GPU{'s' * (count > 1)}; valid: {valid}")
+    return _gpu(index)
+
+
+def reconstruct_block(
+    frames: Frames,
+    rows: NDArray[Any],
+    calibration: Calibration,
+    recipe: Recipe,
+    *,
+    device: Device,
+    origin: str,
+    run: int,
+    pedestal_run: int,
+    quality: int = 0,
+) -> tuple[Tables, dict[str, float]]:
+    """Reconstruct a block of frames on a device; the rest is that of :func:`cygnoreco.chain.reconstruct_block`."""
+    numbers: dict[str, Any] = {"origin": origin, "run": run, "pedestal_run": pedestal_run, "quality": quality}
+    if device.kind == "cpu":
+        return chain.reconstruct_block(frames, rows, calibration, recipe, **numbers)
+    from cygnoreco.kernels.cuda.block import reconstruct_block as on_gpu
+    from cygnoreco.kernels.cuda.program import cupy_program
+
+    return on_gpu(frames, rows, calibration, recipe, program=cupy_program(device.index), **numbers)
+
+
+def planned_bytes(camera: Camera, block: int, recipe: Recipe) -> int:
+    """Most memory of a GPU that blocks of so many frames can take.
+
+    Parameters
+    ----------
+    camera : Camera
+        Shape of the frames.
+    block : int
+        Frames a block.
+    recipe : Recipe
+        Its stages.
+
+    Returns
+    -------
+    int
+        Bytes: calibration, two blocks of frames (one on its way), the images of one, and what the points need if every
+        macro-pixel is one.
+    """
+    from cygnoreco.kernels.cuda.block import planned_bytes as planned
+
+    return planned(camera.shape, block, recipe)
+
+
+def check_memory(device: Device, camera: Camera, block: int, recipe: Recipe, *, free: int | None = None) -> None:
+    """Refuse blocks that may not fit the memory of the device, before anything is submitted.
+
+    Parameters
+    ----------
+    device : Device
+        The CPU is not asked: its blocks are small, and the system has memory to lend.
+    camera, block, recipe
+        As for :func:`planned_bytes`.
+    free : int, optional
+        Free memory in bytes; by default what the device says.
+
+    Raises
+    ------
+    InputError
+        It is too little; the message says the largest block that fits.
+    """
+    if device.kind == "cpu":
+        return
+    usable = int(USABLE * (_free_bytes(device) if free is None else free))
+    needed = planned_bytes(camera, block, recipe)
+    if needed <= usable:
+        return
+    fits = max((n for n in range(1, block) if planned_bytes(camera, n, recipe) <= usable), default=0)
+    advice = f"the largest block that fits has {fits}" if fits else "not even a block of one frame fits"
+    raise InputError(
+        f"blocks of {block} frames of {camera.height} x {camera.width} pixels may need {needed / 2**30:.1f} GiB on "
+        f"{device}, which has {usable / 2**30:.1f} GiB to spare; {advice}"
+    )
+
+
+def _free_bytes(device: Device) -> int:
+    import cupy
+
+    return int(cupy.cuda.Device(device.index).mem_info[0])
+
+
+def _gpu(index: int) -> Device:
+    import cupy
+
+    properties = cupy.cuda.runtime.getDeviceProperties(index)
+    return Device("cuda", index, f"{properties['name'].decode()} (cuda:{index})")
+
+
+def _gpus() -> tuple[int, str]:
+    """Count the GPUs that can be used; if there are none, what is missing and what to do about it."""
+    version = _driver_version()
+    if version is None:
+        return 0, "there is no NVIDIA driver on this machine (libcuda.so.1)"
+    extra, major = ("cuda13", 13) if version >= _CUDA13 else ("cuda12", 12)
+    install = f"pip install cygnoreco[{extra}]"
+    try:
+        import cupy
+    except ImportError as error:
+        why = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
+        return 0, f"CuPy {why}: {install} fits the driver of this machine"
+    try:
+        count = int(cupy.cuda.runtime.getDeviceCount())
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return 0, f"the driver does not answer CuPy ({error}); {install} fits it"
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except Exception as error:  # whatever a missing library raises
+        return 0, f"NVRTC, which compiles the kernels, is missing ({error}): pip install nvidia-cuda-nvrtc-cu{major}"
+    return count, "there is no GPU on this machine"
+
+
+def _driver_version() -> int | None:
+    """CUDA version that the driver supports (12040 is 12.4), 0 if it does not say; None without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    version = ctypes.c_int(0)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    return version.value

@@ -1,0 +1,160 @@
+"""Names of devices, what is said when there is none, and memory that is planned before anything is submitted."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cygnoreco import chain, device
+from cygnoreco.device import Device, check_memory, planned_bytes, reconstruct_block, resolve_device
+from cygnoreco.errors import InputError
+from cygnoreco.recipe import Recipe
+from cygnoreco.types import Camera
+
+LIME = Camera("CAM0", 2304, 2304)
+
+
+class DriverError(Exception):
+    pass
+
+
+def with_gpus(monkeypatch, count, *, driver=12080, error=None):
+    """A machine with so many GPUs, as far as this module can see."""
+
+    def answer():
+        if error:
+            raise DriverError(error)
+        return count
+
+    runtime = SimpleNamespace(
+        getDeviceCount=answer,
+        CUDARuntimeError=DriverError,
+        getDeviceProperties=lambda index: {"name": b"NVIDIA H200"},
+    )
+    cuda = SimpleNamespace(
+        runtime=runtime,
+        nvrtc=SimpleNamespace(getVersion=lambda: (12, 8)),
+        Device=lambda index: SimpleNamespace(mem_info=(40 * 2**30, 80 * 2**30)),
+    )
+    monkeypatch.setattr(device, "_driver_version", lambda: driver)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda))
+    return cuda
+
+
+def without_cupy(monkeypatch, driver, fault=ModuleNotFoundError):
+    real = builtins.__import__
+
+    def no_cupy(name, *arguments, **keywords):
+        if name == "cupy":
+            raise fault("no cupy here")
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(device, "_driver_version", lambda: driver)
+    monkeypatch.setattr(builtins, "__import__", no_cupy)
+
+
+def test_the_cpu_is_always_there():
+    assert resolve_device() == resolve_device("cpu") == Device("cpu")
+    assert str(resolve_device("cpu")) == "cpu"
+
+
+@pytest.mark.parametrize(("name", "close"), [("gpu", "'cuda'"), ("CUDA", "valid: auto, cpu"), ("cuda:x", "'cuda:0'")])
+def test_unknown_devices_are_refused_with_the_nearest(name, close):
+    with pytest.raises(InputError, match=f"unknown device '{name}'.*{close}"):
+        resolve_device(name)
+
+
+def test_gpus_by_number(monkeypatch):
+    with_gpus(monkeypatch, 2)
+    assert resolve_device("cuda").name == "cuda:0"
+    assert resolve_device("cuda:1").name == "cuda:1"
+    assert resolve_device("auto").description == "NVIDIA H200 (cuda:0)"
+    with pytest.raises(InputError, match="has 2 GPUs; valid: cuda:0, cuda:1"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("driver", "message"), [(12080, r"pip install cygnoreco\[cuda12\]"), (13010, r"pip install cygnoreco\[cuda13\]")]
+)
+def test_without_cupy_the_right_extra_is_named(monkeypatch, driver, message):
+    without_cupy(monkeypatch, driver)
+    with pytest.raises(InputError, match=f"CuPy is not installed: {message}"):
+        resolve_device("cuda")
+    assert resolve_device("auto").name == "cpu"
+    assert "CuPy is not installed" in resolve_device("auto").description
+
+
+def test_a_cupy_that_does_not_import(monkeypatch):
+    without_cupy(monkeypatch, 12080, ImportError)
+    with pytest.raises(InputError, match=r"CuPy cannot be imported \(no cupy here\)"):
+        resolve_device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("machine", "message"),
+    [
+        ({"count": 0}, "there is no GPU"),
+        ({"count": 0, "driver": None}, "no NVIDIA driver"),
+        ({"count": 0, "error": "driver too old"}, "does not answer CuPy .driver too old"),
+    ],
+)
+def test_without_a_gpu_it_is_said_what_is_missing(monkeypatch, machine, message):
+    with_gpus(monkeypatch, **machine)
+    with pytest.raises(InputError, match=message):
+        resolve_device("cuda")
+    assert message.split(" .")[0] in resolve_device("auto").description
+
+
+def test_without_the_compiler_of_kernels(monkeypatch):
+    cuda = with_gpus(monkeypatch, 1)
+
+    def missing():
+        raise RuntimeError("libnvrtc.so.12 not found")
+
+    cuda.nvrtc.getVersion = missing
+    with pytest.raises(InputError, match=r"NVRTC.*libnvrtc.so.12 not found.*pip install nvidia-cuda-nvrtc-cu12"):
+        resolve_device("cuda")
+
+
+def test_blocks_that_do_not_fit_are_refused_with_the_largest_that_does():
+    recipe, gpu = Recipe.load("lime"), Device("cuda", 0)
+    needed = planned_bytes(LIME, 16, recipe)
+    check_memory(gpu, LIME, 16, recipe, free=int(needed / device.USABLE) + 1)
+    with pytest.raises(InputError, match=r"blocks of 17 frames of 2304 x 2304 .* largest block that fits has 16"):
+        check_memory(gpu, LIME, 17, recipe, free=int(needed / device.USABLE) + 1)
+    with pytest.raises(InputError, match="not even a block of one frame"):
+        check_memory(gpu, LIME, 17, recipe, free=2**20)
+    check_memory(Device("cpu"), LIME, 10**6, recipe, free=0)
+
+
+def test_free_memory_is_that_of_the_device(monkeypatch):
+    with_gpus(monkeypatch, 1)
+    with pytest.raises(InputError, match=r"36\.0 GiB to spare"):
+        check_memory(Device("cuda", 0), LIME, 4000, Recipe.load("lime"))
+
+
+def test_plan_grows_with_block_sensor_and_what_is_enabled():
+    recipe = Recipe.load("lime")
+    plans = [planned_bytes(LIME, n, recipe) for n in (1, 2, 4)]
+    assert plans[2] - plans[1] == pytest.approx(2 * (plans[1] - plans[0]))
+    assert planned_bytes(Camera("CAM0", 2304, 4096), 1, recipe) > plans[0]
+    assert planned_bytes(LIME, 1, recipe.override(("energy.enabled=true",))) > plans[0]
+
+
+def test_the_cpu_runs_the_chain(monkeypatch):
+    seen = {}
+
+    def remember(*arguments, **keywords):
+        seen.update(keywords)
+        return "tables", {}
+
+    monkeypatch.setattr(chain, "reconstruct_block", remember)
+    nothing = np.empty((0, 4, 4), np.uint16)
+    keywords = {"origin": "midas", "run": 1, "pedestal_run": 2, "quality": 3}
+    found = reconstruct_block(nothing, nothing, None, None, device=Device("cpu"), **keywords)
+    assert found == ("tables", {})
+    assert seen == keywords
