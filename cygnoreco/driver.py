@@ -309,7 +309,7 @@ def _work(
             "faults": [asdict(fault) for fault in (*run.faults, *_late_faults(receipts))],
             "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
         },
-        summary=_summary(run, recipe, choice, dataset, document, receipts, fresh, started),
+        summary={**_summary(run, recipe, choice, dataset, document, receipts, fresh, started), "device": work.device},
         key=key_of(document),
         time=_begin_of(run, camera.name),
     )

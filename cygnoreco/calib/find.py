@@ -15,8 +15,8 @@ from cygnoreco.errors import CygnoError, InputError
 from cygnoreco.image.orient import Orientation
 from cygnoreco.io.odb import lookup
 from cygnoreco.io.opening import open_source, settings_of
-from cygnoreco.io.source import Source, read_frames
-from cygnoreco.types import Camera, Frames
+from cygnoreco.io.source import Buffers, Source, beginning_of, blocks, read_ahead
+from cygnoreco.types import Camera, Fault, Frames
 
 _LOG = logging.getLogger(__name__)
 _MAP = re.compile(r"(?:pedmap_run|pedestal_run)(\d+)(?:_(CAM\w*?))?(?:_rebin1)?\.(?:root|npz)")
@@ -136,7 +136,8 @@ def pedestal_of(
     max_frames : int, optional
         Use the first ones only; the experiment's program takes 201.
     progress : callable, optional
-        Called with (frames done, frames in all) after each block.
+        Called with (frames done, frames in all) after each block; while a file is read for the first time, the
+        latter is an estimate.
 
     Returns
     -------
@@ -148,25 +149,28 @@ def pedestal_of(
     InputError
         No such camera in the run, or fewer than two frames.
     """
-    if camera not in [each.name for each in source.cameras]:
-        there = ", ".join(each.name for each in source.cameras) or "none"
+    beginning = (
+        beginning_of(source) if max_frames is None else None
+    )  # the first frames alone are found by their numbers
+    known = {each.name: each for each in (source.cameras if beginning is None else beginning.cameras)}
+    if camera not in known:
+        known = {each.name: each for each in source.cameras}
+    if camera not in known:
+        there = ", ".join(known) or "none"
         raise InputError(f"no camera '{camera}' in the pedestal run '{source.path}'; there: {there}")
-    n = len(source.table(camera))
-    n = min(n, max_frames) if max_frames else n
+    faults: list[Fault] = []
+    buffers = Buffers(3, BLOCK, known[camera])
 
-    faults = list(source.faults)
-
-    def blocks() -> Iterator[Frames]:
-        for start in range(0, n, BLOCK):
-            stop = min(start + BLOCK, n)
-            frames, _, unreadable = read_frames(source, camera, start, stop)
-            faults.extend(unreadable)
-            yield frames
+    def frames() -> Iterator[Frames]:
+        for block in read_ahead(blocks(source, known[camera], buffers, BLOCK, max_frames)):
+            faults.extend(block.faults)
+            yield block.frames
+            buffers.give(block.frames)
             if progress:
-                progress(stop, n)
+                progress(block.stop, round(block.stop / block.part))
 
-    pedestal = Pedestal.from_frames(blocks(), run=source.run_number, camera=camera)
-    return replace(pedestal, faults=tuple(faults))
+    pedestal = Pedestal.from_frames(frames(), run=source.run_number, camera=camera)
+    return replace(pedestal, faults=(*source.faults, *faults))
 
 
 def cache_folder() -> Path:

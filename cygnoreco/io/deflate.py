@@ -16,7 +16,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from isal import isal_zlib  # inflates twice as fast as zlib
-from numpy.typing import NDArray
 
 from cygnoreco.io.seekpoint import SPACING, CompressedFile, SeekPoint, SeekPoints, StreamError
 

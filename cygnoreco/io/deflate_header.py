@@ -44,8 +44,8 @@ def block_begin(piece: NDArray[np.uint8]) -> Any:
             if head & 7 != 4 or (head >> 3) & 31 > 29 or (head >> 8) & 31 > 29:
                 continue
             # Chance is told from a header by the sum over 2^-length, which soon exceeds 1: see below.
-            room = 128
-            for i in range(int(min(4 + ((head >> 13) & 15), 13))):
+            room: Any = 128
+            for i in range(min(4 + ((head >> 13) & 15), np.int64(13))):
                 room -= (128 >> ((head >> (17 + 3 * i)) & 7)) & 127
                 if room < 0:
                     break
@@ -132,7 +132,7 @@ def _fill_table(lengths: Any, table: Any) -> None:
 
 @njit(nogil=True, cache=True)
 def _room(lengths: Any, first: int, last: int) -> int:
-    """What code words of these lengths leave free, in units of 2^-15; negative if they are too many."""
+    """Compute what code words of these lengths leave free, in units of 2^-15; negative if they are too many."""
     room = 1 << 15
     for i in range(first, last):
         if lengths[i]:

@@ -100,7 +100,7 @@ class CompressedFile:
         return piece
 
     def view(self, size: int) -> memoryview:
-        """Some of the next bytes, at most `size`, without a copy; none only at the end of the file."""
+        """Next bytes without a copy, at most `size`, maybe fewer; none only at the end of the file."""
         if self._used == len(self._buffer):
             self._read(size)
         piece = memoryview(self._buffer)[self._used : self._used + size]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,19 +147,60 @@ class Buffers:
         self._free.put(None)
 
 
-def blocks(source: Source, camera: Camera, buffers: Buffers, size: int) -> Iterator[Block]:
-    """Read a run from its first frame to its last, ``size`` frames at a time, each into memory of ``buffers``.
+def blocks(
+    source: Source, camera: Camera, buffers: Buffers, size: int, max_frames: int | None = None
+) -> Iterator[Block]:
+    """Read a run from its first frame on, ``size`` frames at a time, each block into memory of ``buffers``.
 
     A MIDAS file that nobody has read before is read once; see
     :meth:`cygnoreco.io.midas_source.MidasSource.first_pass`.
+
+    Parameters
+    ----------
+    source : Source
+        The run.
+    camera : Camera
+        One of its cameras.
+    buffers : Buffers
+        Memory for blocks of that size; each block must be given back.
+    size : int
+        Frames a block.
+    max_frames : int, optional
+        Read the first ones only, by their numbers.
     """
-    if beginning_of(source) is not None:
+    if beginning_of(source) is not None and max_frames is None:
         yield from source.first_pass(camera, buffers)  # type: ignore[attr-defined]
         return
     n = len(source.table(camera.name))
+    n = n if max_frames is None else min(n, max_frames)
     for start in range(0, n, size):
         stop = min(start + size, n)
         yield Block(start, *read_frames(source, camera.name, start, stop, buffers.take()), part=stop / n)
+
+
+def read_ahead(made: Iterator[Block]) -> Iterator[Block]:
+    """Let blocks be read by a thread of its own, as far ahead as it finds memory for them."""
+    ready: queue.SimpleQueue[Block | BaseException | None] = queue.SimpleQueue()
+    given_up = threading.Event()
+
+    def read() -> None:
+        try:
+            for block in made:
+                ready.put(block)
+                if given_up.is_set():
+                    return
+            ready.put(None)
+        except BaseException as error:  # raised where the blocks are wanted
+            ready.put(error)
+
+    threading.Thread(target=read, daemon=True, name="read-ahead").start()
+    try:
+        while (block := ready.get()) is not None:
+            if isinstance(block, BaseException):
+                raise block
+            yield block
+    finally:
+        given_up.set()
 
 
 @dataclass(frozen=True)

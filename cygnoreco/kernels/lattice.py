@@ -275,9 +275,7 @@ def _join(parent: IntArray, a: int, b: int) -> None:
 @njit(nogil=True, cache=True)
 def group_points(labels: IntArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Points by label, without the negative ones, and where those of every label that occurs begin."""
-    n_labels = 0
-    for label in labels:
-        n_labels = max(n_labels, np.int64(label) + 1)
+    n_labels = max(int(labels.max()) + 1, 0) if labels.size > 0 else 0
     begins = np.zeros(n_labels + 1, np.int64)
     for label in labels:
         if label >= 0:

@@ -17,7 +17,7 @@ import pytest
 from cygnoreco.errors import InputError
 from cygnoreco.io import deflate, seekpoint
 from cygnoreco.io.seekpoint import CompressedFile, SeekPoint, SeekPoints
-from cygnoreco.io.streams import open_stream
+from cygnoreco.io.streams import InflatedStream, open_stream
 from tests.io.midas_files import SUFFIXES, compress, frames
 
 SPACING = 200_000
@@ -233,3 +233,20 @@ def test_a_compressed_file_shows_nothing_twice() -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         open_stream(tmp_path / "none.mid")
+
+
+def test_memory_of_what_was_taken_is_used_again_once_nobody_holds_it() -> None:
+    stream = InflatedStream(iter([bytes([number]) * 1000 for number in range(20)]))
+
+    def address(view: memoryview) -> int:
+        return int(np.frombuffer(view, np.uint8).ctypes.data)
+
+    first = stream.take(1500)
+    place = address(first)
+    second = stream.take(1500)
+    assert address(second) != place
+    assert set(first) == {0, 1}
+    del first
+    third = stream.take(1500)
+    assert address(third) == place
+    assert (set(second), set(third)) == ({1, 2}, {3, 4})
