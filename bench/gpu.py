@@ -24,9 +24,9 @@ from bench.scenes import CLASSES, DATA_RUN, PEDESTAL_RUN, frames_of, prepared, r
 from cygnoreco.chain import reconstruct_block as on_cpu
 from cygnoreco.device import resolve_device
 from cygnoreco.errors import InputError
-from cygnoreco.kernels.cuda.block import planned_bytes, reconstruct_blocks
-from cygnoreco.kernels.cuda.image import pixel_rules, section_block, upload_maps
-from cygnoreco.kernels.cuda.program import Program, cupy_program
+from cygnoreco.cuda.block import planned_bytes, reconstruct_blocks
+from cygnoreco.cuda.image import pixel_rules, section_block, upload_maps
+from cygnoreco.cuda.program import Program, cupy_program
 from cygnoreco.recipe import Recipe
 
 #: Simulated frames a class; larger batches repeat them.

@@ -86,8 +86,7 @@ def calibrate(pedestal: Pedestal, response: Response, recipe: Recipe, origin: st
         raise InputError(
             f"the pedestal is for a sensor of {pedestal.mean.shape} pixels, the response for {response.factor.shape}"
         )
-    dark = (orient(each, origin, **recipe["orient"]) for each in (pedestal.mean, pedestal.rms))
-    mean, rms = map(np.ascontiguousarray, dark)
+    mean, rms = (orient(each, origin, **recipe["orient"]) for each in (pedestal.mean, pedestal.rms))
     stages = {**recipe["upper_cut"], **recipe["suppress"], **recipe["accept"]}
     cuts = prepare_cuts(mean, rms, precision=recipe.precision, **stages)
     return Calibration(mean, rms, response.factor, cuts)  # a response is one of the images, so it is turned already

@@ -27,8 +27,6 @@ from typing import Any
 from cygnoreco.errors import InputError, TransientError
 from cygnoreco.io.atomic import atomic_folder, atomic_write, remove_leftovers
 from cygnoreco.io.parts import Receipt, committed_parts, read_part
-from cygnoreco.io.root_tables import read_root, write_root
-from cygnoreco.io.zarr_tables import read_zarr, write_zarr
 from cygnoreco.tables import Tables
 
 
@@ -176,6 +174,10 @@ def publish(
     dict
         The complete summary.
     """
+    # Loaded when the first blocks are done: together they take as long as a few frames.
+    from cygnoreco.io.root_tables import write_root
+    from cygnoreco.io.zarr_tables import write_zarr
+
     lengths = {table: sum(receipt.counts[table] for receipt in receipts) for table in ("events", "clusters", "redpix")}
     with atomic_folder(dataset.result) as staging:
         root_file = staging / dataset.root_file.name
@@ -209,7 +211,11 @@ def load_tables(path: str | Path) -> Tables:
     if not path.exists():
         raise InputError(f"no result at '{path}'")
     if path.is_file():
+        from cygnoreco.io.root_tables import read_root
+
         return read_root(path)
+    from cygnoreco.io.zarr_tables import read_zarr
+
     if path.suffix == ".zarr":
         return read_zarr(path)
     inside = sorted(path.glob("**/reco_*.zarr"))

@@ -101,8 +101,8 @@ def reconstruct_block(
     numbers: dict[str, Any] = {"origin": origin, "run": run, "pedestal_run": pedestal_run, "quality": quality}
     if device.kind == "cpu":
         return chain.reconstruct_block(frames, rows, calibration, recipe, **numbers)
-    from cygnoreco.kernels.cuda.block import reconstruct_block as on_gpu
-    from cygnoreco.kernels.cuda.program import cupy_program
+    from cygnoreco.cuda.block import reconstruct_block as on_gpu
+    from cygnoreco.cuda.program import cupy_program
 
     return on_gpu(frames, rows, calibration, recipe, program=cupy_program(device.index), **numbers)
 
@@ -125,7 +125,7 @@ def planned_bytes(camera: Camera, block: int, recipe: Recipe) -> int:
         Bytes: calibration, two blocks of frames (one on its way), the images of one, and what the points need if every
         macro-pixel is one.
     """
-    from cygnoreco.kernels.cuda.block import planned_bytes as planned
+    from cygnoreco.cuda.block import planned_bytes as planned
 
     return planned(camera.shape, block, recipe)
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -175,7 +175,9 @@ def reconstruct(
         check_memory(chosen, sensor, block, recipe)
         device = chosen.name
     with _folder(out) as folder:
-        choice = choose_calibration(run.number, sensor, recipe, pedestal, response, folder=folder / "calibration")
+        choice = choose_calibration(
+            run.number, sensor, recipe, pedestal, response, folder=folder / "calibration", here=client is None
+        )
         document = lineage(
             run=run.number,
             digest=run.source.digest,
@@ -322,7 +324,9 @@ _Made = Iterator[tuple[Receipt | None, int]]
 def _first_pass(run: Run, work: Work, done: list[Receipt], threads: int, block: int) -> _Made:
     """Read a file from its first byte to its last, while threads reconstruct what was read."""
     camera = work.ref.camera
-    buffers = Buffers(threads + 1, block, camera)
+    # Inflating keeps one thread busy, this one, and a second one can hardly keep up with several others.
+    helpers = threads - 1
+    buffers = Buffers(helpers + 1, block, camera)
     receipts: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
 
     def make(whole: Block) -> None:
@@ -334,7 +338,7 @@ def _first_pass(run: Run, work: Work, done: list[Receipt], threads: int, block: 
             buffers.give(whole.frames)
 
     total = 0
-    with ThreadPoolExecutor(threads) as pool:
+    with _Inline() if helpers == 0 else ThreadPoolExecutor(helpers) as pool:
         futures: deque[Future[None]] = deque()
         try:
             for whole in blocks(run.source, camera, buffers, block):
@@ -351,6 +355,15 @@ def _first_pass(run: Run, work: Work, done: list[Receipt], threads: int, block: 
                     yield receipts.get(), total
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+class _Inline(Executor):
+    """Does its work when it is told to, in the thread that tells it."""
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(work(*arguments, **named))
+        return future
 
 
 def _by_number(work: Work, bounds: list[tuple[int, int]], total: int, client: _Client, threads: int) -> _Made:

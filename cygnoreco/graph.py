@@ -12,16 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
-from dask.base import tokenize
 from numpy.typing import NDArray
 
 from cygnoreco.calib.find import cache_folder, find_pedestal
 from cygnoreco.calib.pedestal import Pedestal
-from cygnoreco.calib.response import load_response
+from cygnoreco.calib.response import Response, load_response
 from cygnoreco.chain import STEPS, Calibration, calibrate, check_camera, correct
 from cygnoreco.device import reconstruct_block, resolve_device
 from cygnoreco.errors import DataError, InputError, nearest
@@ -32,6 +30,9 @@ from cygnoreco.kernels.scratch import scratch
 from cygnoreco.lineage import canonical_json
 from cygnoreco.recipe import Recipe
 from cygnoreco.types import Camera, Fault, Frames
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 Bounds = Sequence[tuple[int, int]]
 
@@ -106,6 +107,7 @@ def choose_calibration(
     response: str | Path | None = None,
     *,
     folder: Path | None = None,
+    here: bool = False,
 ) -> CalibrationChoice:
     """Find the calibration of a run and make sure that tasks will find the same.
 
@@ -119,6 +121,8 @@ def choose_calibration(
         As for :func:`cygnoreco.reconstruct`.
     folder : Path, optional
         Where a pedestal is stored by its content for the tasks to load; by default the user's cache folder.
+    here : bool
+        All tasks run in this process soon, which has the pedestal: nothing is stored.
 
     Raises
     ------
@@ -128,14 +132,22 @@ def choose_calibration(
     check_camera(recipe, camera)
     found = find_pedestal(pedestal, run, camera, orientation=recipe["orient"]["orientation"])
     stored = (folder or cache_folder()) / f"pedestal-{found.digest[:16]}.npz"
-    if not _holds(stored, found.digest):
+    if not here and not _holds(stored, found.digest):
         found.save(stored)
     name = str(response) if response is not None else recipe.vignetting
     name = str(Path(name).resolve()) if Path(name).exists() else name
     factor = load_response(name, camera.shape, **recipe["response"])
+    _at_hand.update({found.digest: found, factor.digest: factor})
+    while len(_at_hand) > _AT_HAND:
+        del _at_hand[next(iter(_at_hand))]
     key = canonical_json([found.digest, factor.digest, recipe.canonical()])
     reference = CalibrationRef(str(stored.resolve()), found.digest, name, factor.digest, recipe, key)
     return CalibrationChoice(reference, found.run, found.faults)
+
+
+#: The last payloads that this process chose, by their content: its own tasks need not load them again.
+_at_hand: dict[str, Pedestal | Response] = {}
+_AT_HAND = 4
 
 
 def _holds(path: Path, digest: str) -> bool:
@@ -168,6 +180,9 @@ def frames_array(ref: RunRef, bounds: Bounds) -> da.Array:
     dask.array.Array
         Shape (frames, height, width), uint16; chunks are never cut inside a frame.
     """
+    import dask.array as da  # loads for a quarter of a second, in vain where no array is made
+    from dask.base import tokenize
+
     return da.map_blocks(
         _load,
         chunks=(tuple(stop - start for start, stop in bounds), (ref.camera.height,), (ref.camera.width,)),
@@ -181,6 +196,8 @@ def frames_array(ref: RunRef, bounds: Bounds) -> da.Array:
 
 def corrected_array(ref: RunRef, bounds: Bounds, calibration: CalibrationRef, what: str) -> da.Array:
     """Corrected images as a lazy array; ``what`` as for :func:`cygnoreco.chain.correct`."""
+    import dask.array as da
+
     if what not in STEPS:
         raise InputError(f"unknown step '{what}'" + nearest(what, STEPS))
     frames = frames_array(ref, bounds)
@@ -202,6 +219,9 @@ def parts_array(work: Work, bounds: Bounds) -> da.Array:
 
     Reading and reconstruction of a block are one task, so that a graph has as many tasks as blocks.
     """
+    import dask.array as da
+    from dask.base import tokenize
+
     return da.map_blocks(
         _commit,
         chunks=((1,) * len(bounds),),
@@ -293,8 +313,12 @@ def _open(ref: RunRef) -> Source:
 
 @_once(2)
 def _calibrate(shape: tuple[int, int], origin: str, calibration: CalibrationRef) -> Calibration:
-    pedestal = Pedestal.load(Path(calibration.pedestal))
-    response = load_response(calibration.response, shape, **calibration.recipe["response"])
+    pedestal = _at_hand.get(calibration.pedestal_digest) or Pedestal.load(Path(calibration.pedestal))
+    response = _at_hand.get(calibration.response_digest) or load_response(
+        calibration.response, shape, **calibration.recipe["response"]
+    )
+    assert isinstance(pedestal, Pedestal)
+    assert isinstance(response, Response)
     for what, found, expected in (
         ("pedestal", pedestal.digest, calibration.pedestal_digest),
         ("response", response.digest, calibration.response_digest),

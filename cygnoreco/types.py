@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,3 +183,5 @@ REDPIX_DTYPE = table_dtype(REDPIX_COLUMNS)
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
 Frames = NDArray[np.uint16]
+#: What a saturated pixel counts; see :func:`cygnoreco.image.correct.upper_cut`.
+Saturated = Literal["keep", "zero"]

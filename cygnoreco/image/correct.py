@@ -7,7 +7,7 @@ bits, so an order of floating-point additions, where there is one, is part of th
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Gt
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from cygnoreco._xp import namespace
 from cygnoreco.errors import InputError
 from cygnoreco.stage import stage
+from cygnoreco.types import Saturated
 
-Saturated = Literal["keep", "zero"]
 Edge = Annotated[int, Ge(0)] | None
 
 #: Counts per unit of charge density of the LEMON prototype: area seen by a pixel (0.015625 mm2) x photons per

@@ -12,8 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cygnoreco.image.correct import Saturated
 from cygnoreco.kernels.scratch import scratch
+from cygnoreco.types import Saturated
 
 
 class Patches(NamedTuple):

@@ -25,6 +25,7 @@ simulated frames 3 came or went by that, and 31 weights changed by one count; ``
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -33,7 +34,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cygnoreco.errors import InputError
-from cygnoreco.image.correct import Saturated
 from cygnoreco.kernels.scratch import aligned_empty, scratch
 from cygnoreco.kernels.strips import (
     EDGES,
@@ -53,6 +53,7 @@ from cygnoreco.kernels.strips import (
     sum_row,
     turn,
 )
+from cygnoreco.types import Saturated
 
 #: Side of a macro-pixel; the loops over a block are written out for it.
 FACTOR = 4
@@ -222,9 +223,9 @@ def image_section(
     pedestal = (cuts.planes, cuts.threshold, np.uint16(cuts.ceiling), precision == np.float32)
     _section(frames, mirrored, pedestal, cuts.rows, median, (out.picture, out.edges, out.raw), memory)
     # From left to right, as the plain form does; the columns that fill up the last strip are zeros.
-    sums, squares = columns[:, :, :STRIP].reshape(count, -1), columns[:, :, STRIP:].reshape(count, -1)
-    out.integral[:] = np.cumsum(sums, axis=-1)[:, -1]
-    out.squares[:] = np.cumsum(squares, axis=-1)[:, -1]
+    sums, squares = columns[:, :, :STRIP], columns[:, :, STRIP:]
+    for total, each in ((out.integral, sums), (out.squares, squares)):
+        total[:] = np.cumsum(each.reshape(count, math.prod(each.shape[1:])), axis=-1)[:, -1]
     return out
 
 

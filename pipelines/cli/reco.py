@@ -41,7 +41,7 @@ class Request:
     block: int
     force: bool
     strict: bool
-    client: Callable[[], Client | None]
+    client: Callable[[], Client | None] | None
     threads: int
     device: str
 
@@ -71,7 +71,7 @@ def reco(
     outcomes: list[Outcome] = []
     with frame_progress(not (quiet or as_json)) as bar, ExitStack() as stack:
         # Workers take seconds to start: only when there is something to do.
-        client = cache(lambda: stack.enter_context(local_client(workers)))
+        client = cache(lambda: stack.enter_context(local_client(workers))) if workers else None
         request = Request(
             chosen, pedestal, vignetting, out, block, force, strict, client, threads or max(workers, cores()), device
         )

@@ -23,7 +23,7 @@ def program(request: pytest.FixtureRequest, _build: Any) -> Any:
             cupy.cuda.runtime.getDeviceCount()
         except cupy.cuda.runtime.CUDARuntimeError as error:
             pytest.skip(f"no GPU: {error}")
-        from cygnoreco.kernels.cuda.program import cupy_program
+        from cygnoreco.cuda.program import cupy_program
 
         return cupy_program()
     if compiler() is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cygnoreco.kernels.cuda.program import dims, source
+from cygnoreco.cuda.program import dims, source
 
 _SHIM = Path(__file__).with_name("emulator.hpp")
 _FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-w")

@@ -12,9 +12,9 @@ from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.calib.response import generated_response
 from cygnoreco.chain import calibrate
 from cygnoreco.chain import reconstruct_block as on_cpu
-from cygnoreco.kernels.cuda.block import planned_bytes, reconstruct_block, reconstruct_blocks
-from cygnoreco.kernels.cuda.energy import SCRATCH_BYTES
-from cygnoreco.kernels.cuda.variables import FIT_TOLERANCE
+from cygnoreco.cuda.block import planned_bytes, reconstruct_block, reconstruct_blocks
+from cygnoreco.cuda.energy import SCRATCH_BYTES
+from cygnoreco.cuda.variables import FIT_TOLERANCE
 from cygnoreco.recipe import Recipe
 from cygnoreco.types import CLUSTER_DTYPE, FRAME_DTYPE
 from simulation.detector import Detector
@@ -152,7 +152,7 @@ def test_planned_memory_is_enough_for_a_frame_full_of_points(program, pedestal, 
 
 
 def test_calibration_is_uploaded_once(program, frames, pedestal, monkeypatch):
-    from cygnoreco.kernels.cuda import block
+    from cygnoreco.cuda import block
 
     recipe, calibration = prepared(pedestal, "lime")
     uploads = []

@@ -12,7 +12,7 @@ from cygnoreco.cluster.directional import directional
 from cygnoreco.cluster.idbscan import idbscan
 from cygnoreco.cluster.lattice import Clustering, dbscan, group
 from cygnoreco.errors import InputError
-from cygnoreco.kernels.cuda.clusters import Clusters, cluster_block, group_block
+from cygnoreco.cuda.clusters import Clusters, cluster_block, group_block
 from cygnoreco.recipe import Recipe
 from cygnoreco.stage import stage_of
 from tests.cluster.scenes import Scene, points_of, speckle, strip, tracks

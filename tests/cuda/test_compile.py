@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cygnoreco.kernels.cuda.program import OPTIONS, source
+from cygnoreco.cuda.program import OPTIONS, source
 
 
 def _nvrtc() -> ctypes.CDLL:

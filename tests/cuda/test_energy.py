@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cygnoreco.errors import InputError
-from cygnoreco.kernels.cuda import energy as module
-from cygnoreco.kernels.cuda.energy import energy_block
+from cygnoreco.cuda import energy as module
+from cygnoreco.cuda.energy import energy_block
 from cygnoreco.measure.density import density_calibration
 from tests.measure.test_density import cluster, disc, noisy
 

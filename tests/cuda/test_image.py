@@ -12,7 +12,7 @@ from cygnoreco.image.filters import median as median_stage
 from cygnoreco.image.filters import noise_filter, rebin
 from cygnoreco.image.patches import patches
 from cygnoreco.image.points import points
-from cygnoreco.kernels.cuda.image import (
+from cygnoreco.cuda.image import (
     noise_block,
     patches_block,
     pixel_rules,

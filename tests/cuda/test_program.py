@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cygnoreco.kernels.cuda.program import OPTIONS, cupy_program, source
+from cygnoreco.cuda.program import OPTIONS, cupy_program, source
 
 
 class Array(np.ndarray):

@@ -7,7 +7,7 @@ import pytest
 
 from cygnoreco.errors import InputError
 from cygnoreco.io import packing
-from cygnoreco.kernels.cuda.unpack import unpack_tiles
+from cygnoreco.cuda.unpack import unpack_tiles
 
 HEADER = 16
 

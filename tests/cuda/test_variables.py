@@ -18,8 +18,8 @@ from cygnoreco.image.filters import median, noise_filter, rebin
 from cygnoreco.image.orient import orient
 from cygnoreco.image.patches import patches
 from cygnoreco.image.points import points
-from cygnoreco.kernels.cuda.program import source
-from cygnoreco.kernels.cuda.variables import COLUMNS, FIT_TOLERANCE, THETA_TOLERANCE, measure_block
+from cygnoreco.cuda.program import source
+from cygnoreco.cuda.variables import COLUMNS, FIT_TOLERANCE, THETA_TOLERANCE, measure_block
 from cygnoreco.measure.axes import principal_axis
 from cygnoreco.measure.variables import measure
 from cygnoreco.recipe import Recipe

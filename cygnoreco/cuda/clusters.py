@@ -16,8 +16,8 @@ import numpy as np
 from cygnoreco.cluster._fit import CONCENTRATION_STEPS, FLAT_TOLERANCE
 from cygnoreco.cluster.idbscan import COORDINATES_PER_POINT
 from cygnoreco.cluster.lattice import MAX_SIDE
+from cygnoreco.cuda.program import Program
 from cygnoreco.errors import InputError, nearest
-from cygnoreco.kernels.cuda.program import Program
 from cygnoreco.kernels.lattice import half_widths
 
 #: Threads of a block, where the kernel leaves the choice.

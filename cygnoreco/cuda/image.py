@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cygnoreco.cuda.program import Program
 from cygnoreco.errors import InputError
-from cygnoreco.kernels.cuda.program import Program
 from cygnoreco.kernels.image import FACTOR, Cuts, Section
 
 #: Macro-pixels in a tile of the section's kernel, along rows and columns; frames that are judged row by row have at

@@ -17,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cygnoreco.chain import Calibration
-from cygnoreco.image.correct import mean_and_rms, saturation_polynomial, spark_limit
-from cygnoreco.image.orient import MIRRORED_ORIGIN
-from cygnoreco.kernels.cuda.clusters import cluster_block, group_block
-from cygnoreco.kernels.cuda.energy import SCRATCH_BYTES, energy_block
-from cygnoreco.kernels.cuda.image import (
+from cygnoreco.cuda.clusters import cluster_block, group_block
+from cygnoreco.cuda.energy import SCRATCH_BYTES, energy_block
+from cygnoreco.cuda.image import (
     Maps,
     PixelRules,
     noise_block,
@@ -32,8 +30,10 @@ from cygnoreco.kernels.cuda.image import (
     section_block,
     upload_maps,
 )
-from cygnoreco.kernels.cuda.program import Lane, Program
-from cygnoreco.kernels.cuda.variables import COLUMNS, measure_block
+from cygnoreco.cuda.program import Lane, Program
+from cygnoreco.cuda.variables import COLUMNS, measure_block
+from cygnoreco.image.correct import mean_and_rms, saturation_polynomial, spark_limit
+from cygnoreco.image.orient import MIRRORED_ORIGIN
 from cygnoreco.measure.redpix import is_saved
 from cygnoreco.recipe import Recipe
 from cygnoreco.tables import CUT_SHORT, SATURATED, SPARK, Tables, empty_tables, event_table
@@ -66,8 +66,8 @@ def reconstruct_block(
     Returns
     -------
     tables : Tables
-        Those of the CPU: whole numbers and images exactly, other columns as :mod:`~cygnoreco.kernels.cuda.variables`
-        and :mod:`~cygnoreco.kernels.cuda.energy` state.
+        Those of the CPU: whole numbers and images exactly, other columns as :mod:`~cygnoreco.cuda.variables`
+        and :mod:`~cygnoreco.cuda.energy` state.
     seconds : dict
         Wall seconds of the host by stage. The device works behind the host, so a stage in which the host waits for a
         number has the time of those before it, too.

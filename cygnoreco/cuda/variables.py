@@ -21,8 +21,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from cygnoreco.cuda.program import Program
 from cygnoreco.image.correct import saturation_polynomial
-from cygnoreco.kernels.cuda.program import Program
 from cygnoreco.measure.variables import NO_PEARSON, NOT_YET
 from cygnoreco.types import CLUSTER_DTYPE
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from cygnoreco.cuda.program import Program
 from cygnoreco.errors import InputError
-from cygnoreco.kernels.cuda.program import Program
 
 #: Columns of a table of tiles.
 TILE_COLUMNS = ("first word", "base", "width", "escapes", "first value", "values")

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cygnoreco.cuda.program import Program
 from cygnoreco.errors import InputError
-from cygnoreco.kernels.cuda.program import Program
 
 #: Memory for the tiles of the clusters that are worked on at a time; more clusters wait for the next round. A single
 #: cluster has what it needs: 0.1 GiB for one that covers a sensor of 2304 x 2304 pixels.
