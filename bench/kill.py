@@ -4,7 +4,7 @@ Kills the whole process group, driver and workers. Every second kill comes at a 
 undisturbed run takes, and so hits the start of workers as well; the others come when this start has committed a random
 number of blocks, and so hit the work.
 
-Example: python bench/kill.py --kills 10
+Example: python -m bench.kill --kills 10
 """
 
 from __future__ import annotations

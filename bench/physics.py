@@ -4,7 +4,7 @@
 simulated spots, both by the functions that the command line uses. The golden data are not ours to distribute; without
 them the program says so and stops.
 
-Example: python bench/physics.py --golden ../shared/data --generator ../shared/tools/make_frames.py
+Example: python -m bench.physics --golden ../shared/data --generator ../shared/tools/make_frames.py
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ The frames have something for every parameter: events of the demo run, alphas wh
 and neighbouring tracks, spots in the last columns of the sensor, a frame of spots, and a discharge. Parameters that do
 nothing alone are shown with the one that they need in both recipes.
 
-Example: python bench/recipe_effects.py
+Example: python -m bench.recipe_effects
 """
 
 from __future__ import annotations

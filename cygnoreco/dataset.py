@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,10 +182,19 @@ def publish(
     lengths = {table: sum(receipt.counts[table] for receipt in receipts) for table in ("events", "clusters", "redpix")}
     with atomic_folder(dataset.result) as staging:
         root_file = staging / dataset.root_file.name
-        write_root(
-            root_file, _pieces(receipts, quality), parameters=parameters, provenance=provenance, key=key, time=time
-        )
-        write_zarr(staging / f"{dataset.name}.zarr", _pieces(receipts, quality), lengths=lengths, provenance=provenance)
+        # Side by side: both compress, and let go of Python's lock for it.
+        with ThreadPoolExecutor(1) as other:
+            tables = other.submit(
+                write_zarr,
+                staging / f"{dataset.name}.zarr",
+                _pieces(receipts, quality),
+                lengths=lengths,
+                provenance=provenance,
+            )
+            write_root(
+                root_file, _pieces(receipts, quality), parameters=parameters, provenance=provenance, key=key, time=time
+            )
+            tables.result()
         files = {root_file.name: {"bytes": root_file.stat().st_size, "sha256": _sha256(root_file)}}
         complete = {**summary, "rows": lengths, "files": files}
         (staging / "summary.json").write_text(json.dumps(complete, indent=2, sort_keys=True) + "\n")

@@ -13,7 +13,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -75,8 +76,6 @@ class Result:
 
     Attributes
     ----------
-    tables : Tables
-        Events, clusters and saved pixels as structured arrays.
     summary : mapping
         Counts, faults, timings, provenance; what ``--json`` prints.
     path : Path or None
@@ -85,10 +84,15 @@ class Result:
         Frames that an earlier start had done; all of them when the result was there already.
     """
 
-    tables: Tables
     summary: Mapping[str, Any]
     path: Path | None
     resumed: int
+    _folder: Path = field(repr=False)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """Events, clusters and saved pixels as structured arrays, read when first asked for."""
+        return load_tables(self._folder)
 
 
 def reconstruct(
@@ -207,8 +211,7 @@ def reconstruct(
                 summary = _work(run, work, choice, dataset, document, done, client, threads, block, strict, watch)
             elif strict:
                 _stop_at(f"'{run.path}'", tuple(Fault(**fault) for fault in summary["faults"]))
-            return Result(
-                tables=load_tables(dataset.result),
+            result = Result(
                 # Names and places are those of this call: the result may have been made under others.
                 summary={
                     **summary,
@@ -217,7 +220,11 @@ def reconstruct(
                 },
                 path=dataset.official if out is not None else None,
                 resumed=resumed,
+                _folder=dataset.result,
             )
+            if out is None:
+                _ = result.tables  # the folder is gone in a moment
+            return result
 
 
 def _dataset(folder: Path, run: Run, camera: Camera, document: Mapping[str, Any]) -> Dataset:

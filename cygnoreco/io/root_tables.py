@@ -30,7 +30,7 @@ from cygnoreco.types import (
 )
 
 #: Events of one basket. Fixed, so that the file does not depend on how the run was cut into blocks.
-BASKET = 64
+BASKET = 32
 
 _PATCHING = threading.Lock()
 _COUNTERS = {"sc": "nSc", "redpix": "nRedpix"}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
 
 from cygnoreco.errors import InputError
 from cygnoreco.tables import Tables
@@ -32,6 +33,9 @@ _TABLES: dict[str, tuple[tuple[Column, ...], np.dtype[Any]]] = {
 
 #: Rows of one chunk: a few MB, so that a whole run's clusters are one chunk a column.
 CHUNK = 1 << 20
+
+#: Sorted by their bits, numbers of nearly equal size pack three times as fast as by zstd alone, and as small.
+_COMPRESSOR = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
 
 
 def write_zarr(
@@ -62,6 +66,7 @@ def write_zarr(
                 shape=(lengths[table],),
                 dtype=column.dtype,
                 chunks=(min(CHUNK, max(lengths[table], 1)),),
+                compressors=[_COMPRESSOR],
                 attributes={"unit": column.unit, "description": column.description},
             )
     waiting: dict[str, list[NDArray[Any]]] = {table: [] for table in _TABLES}

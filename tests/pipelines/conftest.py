@@ -203,9 +203,9 @@ def parts(out: Path) -> list[Path]:
 
 
 def content(out: Path) -> dict[str, str]:
-    """Hash of every file but the summary, which tells times and host."""
+    """Hash of every file but the summary, which tells times and host, and the calibration that workers load."""
     return {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name != "summary.json"
+        if path.is_file() and path.name != "summary.json" and path.parent.name != "calibration"
     }

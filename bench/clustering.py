@@ -5,7 +5,7 @@ speckle, as many as asked for. CPU times, the smallest of several in turns; read
 
 Example
 -------
-python -m bench.clusters --json
+python -m bench.clustering --json
 """
 
 from __future__ import annotations
