@@ -22,11 +22,11 @@ import numpy as np
 
 from bench.scenes import CLASSES, DATA_RUN, PEDESTAL_RUN, frames_of, prepared, rows_of
 from cygnoreco.chain import reconstruct_block as on_cpu
-from cygnoreco.device import resolve_device
-from cygnoreco.errors import InputError
 from cygnoreco.cuda.block import planned_bytes, reconstruct_blocks
 from cygnoreco.cuda.image import pixel_rules, section_block, upload_maps
 from cygnoreco.cuda.program import Program, cupy_program
+from cygnoreco.device import resolve_device
+from cygnoreco.errors import InputError
 from cygnoreco.recipe import Recipe
 
 #: Simulated frames a class; larger batches repeat them.

@@ -11,8 +11,8 @@ from cygnoreco.cluster._fit import CONCENTRATION_STEPS, FLAT_TOLERANCE, straight
 from cygnoreco.cluster.directional import directional
 from cygnoreco.cluster.idbscan import idbscan
 from cygnoreco.cluster.lattice import Clustering, dbscan, group
-from cygnoreco.errors import InputError
 from cygnoreco.cuda.clusters import Clusters, cluster_block, group_block
+from cygnoreco.errors import InputError
 from cygnoreco.recipe import Recipe
 from cygnoreco.stage import stage_of
 from tests.cluster.scenes import Scene, points_of, speckle, strip, tracks

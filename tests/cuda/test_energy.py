@@ -7,9 +7,9 @@ import inspect
 import numpy as np
 import pytest
 
-from cygnoreco.errors import InputError
 from cygnoreco.cuda import energy as module
 from cygnoreco.cuda.energy import energy_block
+from cygnoreco.errors import InputError
 from cygnoreco.measure.density import density_calibration
 from tests.measure.test_density import cluster, disc, noisy
 

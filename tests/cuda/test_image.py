@@ -5,13 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cygnoreco.errors import InputError
-from cygnoreco.image.correct import accept, correct_saturation, saturation_polynomial, subtract, suppress, totals
-from cygnoreco.image.correct import upper_cut as upper_cut_stage
-from cygnoreco.image.filters import median as median_stage
-from cygnoreco.image.filters import noise_filter, rebin
-from cygnoreco.image.patches import patches
-from cygnoreco.image.points import points
 from cygnoreco.cuda.image import (
     noise_block,
     patches_block,
@@ -21,6 +14,13 @@ from cygnoreco.cuda.image import (
     section_block,
     upload_maps,
 )
+from cygnoreco.errors import InputError
+from cygnoreco.image.correct import accept, correct_saturation, saturation_polynomial, subtract, suppress, totals
+from cygnoreco.image.correct import upper_cut as upper_cut_stage
+from cygnoreco.image.filters import median as median_stage
+from cygnoreco.image.filters import noise_filter, rebin
+from cygnoreco.image.patches import patches
+from cygnoreco.image.points import points
 from cygnoreco.kernels.image import prepare_cuts
 from tests.image.scenes import scene
 

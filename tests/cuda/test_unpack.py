@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cygnoreco.cuda.unpack import unpack_tiles
 from cygnoreco.errors import InputError
 from cygnoreco.io import packing
-from cygnoreco.cuda.unpack import unpack_tiles
 
 HEADER = 16
 

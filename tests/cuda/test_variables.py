@@ -14,12 +14,12 @@ from cygnoreco.calib.response import generated_response
 from cygnoreco.chain import calibrate, correct
 from cygnoreco.cluster.directional import directional
 from cygnoreco.cluster.lattice import group
+from cygnoreco.cuda.program import source
+from cygnoreco.cuda.variables import COLUMNS, FIT_TOLERANCE, THETA_TOLERANCE, measure_block
 from cygnoreco.image.filters import median, noise_filter, rebin
 from cygnoreco.image.orient import orient
 from cygnoreco.image.patches import patches
 from cygnoreco.image.points import points
-from cygnoreco.cuda.program import source
-from cygnoreco.cuda.variables import COLUMNS, FIT_TOLERANCE, THETA_TOLERANCE, measure_block
 from cygnoreco.measure.axes import principal_axis
 from cygnoreco.measure.variables import measure
 from cygnoreco.recipe import Recipe

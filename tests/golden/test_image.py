@@ -31,9 +31,9 @@ def pedestal(sums):
 
 
 @pytest.fixture(scope="module")
-def oriented(pedestal):
+def cuts(pedestal):
     mean, rms = (orient(each, "midas", orientation="d03a058") for each in (pedestal.mean, pedestal.rms))
-    return mean, prepare_cuts(mean, rms, **WINTER23)
+    return prepare_cuts(mean, rms, **WINTER23)
 
 
 def test_pedestal_follows_from_the_exact_sums(pedestal, sums):
@@ -45,8 +45,7 @@ def test_pedestal_follows_from_the_exact_sums(pedestal, sums):
 
 
 @pytest.mark.parametrize("number", range(30))
-def test_points_and_images(shared_data, oriented, number):
-    mean, cuts = oriented
+def test_points_and_images(shared_data, cuts, number):
     with np.load(shared_data / "frames" / f"img_{number:03d}.npz") as archive:
         frames = orient(archive["image"][None], "midas", orientation="d03a058")
     with np.load(shared_data / "golden" / "open" / f"points_{number:03d}.npz") as archive:

@@ -19,9 +19,8 @@ from tests.pipelines.conftest import Command, Outcome, Running, Start, content, 
 def stopped_cleanly(outcome: Outcome, running: Running, out: Path, total: str = "120") -> None:
     assert outcome.code == 130
     committed = len(parts(out))  # one frame each
-    assert outcome.err.splitlines() == [
-        f"interrupted: {committed} of {total} frames of run00021.mid.gz are committed; the same command goes on from there"
-    ]
+    frames = f"{committed} of {total} frames of run00021.mid.gz"
+    assert outcome.err.splitlines() == [f"interrupted: {frames} are committed; the same command goes on from there"]
     assert not list(out.rglob("*.partial-*"))
     deadline = time.monotonic() + 5
     while running.others() and time.monotonic() < deadline:
