@@ -1,10 +1,12 @@
 """What is measured stage by stage: ours, the plain form, and the scenes to run them on.
 
-``table``, ``ratios`` and the history of ``asv`` all take their cases from here: a number means the same in each.
+``table`` and ``ratios`` both take their cases from here: a number means the same in each.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -13,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from dask.local import get_sync
 from numpy.typing import NDArray
 
 from bench import plain, scenes
@@ -22,12 +25,15 @@ from cygnoreco.chain import correct, reconstruct_block
 from cygnoreco.cluster.directional import directional
 from cygnoreco.cluster.lattice import dbscan
 from cygnoreco.driver import reconstruct
+from cygnoreco.graph import Work as Todo
+from cygnoreco.graph import choose_calibration, cut, make_part, parts_array
 from cygnoreco.image.filters import noise_filter
 from cygnoreco.image.points import points
 from cygnoreco.io.opening import open_source
-from cygnoreco.io.source import read_frames
+from cygnoreco.io.source import Block, read_frames
 from cygnoreco.kernels.image import empty_section, image_section
 from cygnoreco.raw import open_run
+from cygnoreco.recipe import Recipe
 
 #: Frames a block, as the driver's default.
 BLOCK = 8
@@ -218,13 +224,44 @@ def loop(path: Path, *, recipe: str = "lime", block: int = BLOCK) -> Work:
     return work
 
 
-def driver(path: Path, *, recipe: str = "lime", block: int = BLOCK, client: Any = None) -> Work:
-    """Have :func:`cygnoreco.reconstruct` do it, which plans, commits every block, merges and writes the ROOT file."""
+def parts(path: Path, folder: Path, *, dask: bool, recipe: str = "lime", block: int = BLOCK) -> Work:
+    """Reconstruct a run and commit its parts: as tasks of a Dask graph, or in a loop that does the same."""
+    run = open_run(path, cache=path.parent / "index")
+    choice = choose_calibration(run.number, run.camera(), Recipe.load(recipe), scenes.pedestal(), here=True)
+    todo = Todo(run.ref(), choice.reference, run.number, choice.pedestal_run, str(folder))
+    bounds = cut(len(run.table()), block)
+
+    def by_dask() -> Any:
+        made = parts_array(todo, bounds)
+        return [made.blocks[index].compute(scheduler=get_sync) for index in range(made.numblocks[0])]
+
+    def by_loop() -> Any:
+        memory = np.empty((block, *run.camera().shape), "<u2")
+        return [
+            make_part(Block(start, *read_frames(run.source, run.camera().name, start, stop, memory)), todo)
+            for start, stop in bounds
+        ]
+
+    return by_dask if dask else by_loop
+
+
+def driver(
+    path: Path, *, recipe: str = "lime", block: int = BLOCK, client: Any = None, threads: int = 1, unread: bool = False
+) -> Work:
+    """Have :func:`cygnoreco.reconstruct` do it, which plans, commits every block, merges and writes the ROOT file.
+
+    With ``unread`` the index of the run is forgotten each time, as if nobody had read the file before.
+    """
     out, cache = path.parent / "out", path.parent / "index"
     dark = scenes.pedestal()
 
     def work() -> Any:
+        if unread:
+            shutil.rmtree(cache, ignore_errors=True)
+            os.utime(path)  # this process remembers indices by the time of the file
         run = open_run(path, cache=cache)
-        return reconstruct(run, pedestal=dark, recipe=recipe, out=out, block=block, client=client, force=True)
+        return reconstruct(
+            run, pedestal=dark, recipe=recipe, out=out, block=block, client=client, threads=threads, force=True
+        )
 
     return work

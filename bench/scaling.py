@@ -1,8 +1,8 @@
-"""Wall time of a run against workers, frames a run, and frames a block.
+"""Wall time of a run against threads and workers, frames a run, and frames a block.
 
-Three questions, one table each: what a second worker brings (a process, or a thread of a Dask client in this process),
-what the driver with Dask costs over the plainest loop over the same run, by the length of the run, and what a block
-size costs in memory and time. Wall times; say nothing on a machine that has other work.
+Three questions, one table each: what a second thread or worker process brings, what Dask costs over a loop that does
+the same and the driver over the plainest loop, by the length of the run, and what a block size costs in memory and
+time. Wall times; they say nothing on a machine that has other work.
 
 Example
 -------
@@ -15,32 +15,18 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from bench import cases, scenes
 from bench._common import best_s, in_fresh_process, machine, peak_mb, print_table, served
+from clusters.local import local_client
 
-#: How the work is spread, and workers: ``here`` is this process without a client.
-SETUPS = (("here", 0), ("processes", 1), ("processes", 2), ("threads", 1), ("threads", 2))
-
-
-@contextmanager
-def client_of(kind: str, workers: int) -> Iterator[Any]:
-    """Start a Dask client of processes or of threads in this process; None for ``here``."""
-    if kind == "threads":
-        from distributed import Client
-
-        with Client(processes=False, n_workers=1, threads_per_worker=workers, dashboard_address=None) as client:
-            yield client
-        return
-    from clusters.local import local_client
-
-    with local_client(workers) as client:
-        yield client
+#: How the work is spread: over threads of this process, over those of one that reads the file for the first time, or
+#: over worker processes.
+SETUPS = (("threads", 1), ("threads", 2), ("first pass", 1), ("first pass", 2), ("processes", 1), ("processes", 2))
 
 
 def run_of(folder: Path, frames: int, suffix: str) -> Path:
@@ -55,20 +41,27 @@ def run_of(folder: Path, frames: int, suffix: str) -> Path:
 def task_workers(path: str, kind: str, workers: int, block: int) -> dict[str, float]:
     """Seconds of a run with workers that are there and warm, and seconds that starting them took."""
     begin = time.perf_counter()
-    with client_of(kind, workers) as client:
-        started = time.perf_counter() - begin
-        (seconds,) = best_s((cases.driver(Path(path), block=block, client=client),), 3, clock=time.perf_counter)
+    with local_client(workers if kind == "processes" else 0) as client:
+        started = time.perf_counter() - begin if client else 0.0
+        threads = 1 if client else workers
+        work = cases.driver(Path(path), block=block, client=client, threads=threads, unread=kind == "first pass")
+        (seconds,) = best_s((work,), 3, clock=time.perf_counter)
     return {"run_s": seconds, "start_s": started}
 
 
 def task_overhead(paths: Sequence[str], block: int) -> list[dict[str, float]]:
-    """CPU and wall seconds of the driver and of the plain loop, both in this process, for runs of several lengths."""
+    """Wall seconds of the driver, of the plain loop, of parts by Dask and by a loop, for runs of several lengths."""
     found = []
     for path in map(Path, paths):
-        works = (cases.driver(path, block=block), cases.loop(path, block=block))
-        driver_s, loop_s = best_s(works, 3, clock=time.perf_counter)
-        driver_cpu, loop_cpu = best_s(works, 3)
-        found.append({"driver_s": driver_s, "loop_s": loop_s, "driver_cpu_s": driver_cpu, "loop_cpu_s": loop_cpu})
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            works = (
+                cases.driver(path, block=block),
+                cases.loop(path, block=block),
+                cases.parts(path, Path(folder), dask=True, block=block),
+                cases.parts(path, Path(folder), dask=False, block=block),
+            )
+            names = ("driver_s", "loop_s", "dask_s", "parts_s")
+            found.append(dict(zip(names, best_s(works, 3, clock=time.perf_counter), strict=True)))
     return found
 
 
@@ -110,21 +103,21 @@ def measure(folder: Path, *, suffix: str, frames: int, lengths: Sequence[int], b
 def report(found: dict[str, Any]) -> None:
     """Print the tables."""
     frames = found["frames"]
-    here = found["workers"][0]["run_s"]
+    alone = {one["kind"]: one["run_s"] for one in reversed(found["workers"])}
     rows: list[tuple[object, ...]] = [
-        (f"{one['workers'] or 'no'} {one['kind']}" if one["workers"] else "this process alone",
-         one["run_s"], frames / one["run_s"], here / one["run_s"], one["start_s"])
+        (f"{one['workers']} {one['kind']}" if one["kind"] != "first pass" else f"first pass, {one['workers']} threads",
+         one["run_s"], frames / one["run_s"], alone[one["kind"]] / one["run_s"], one["start_s"])
         for one in found["workers"]
     ]  # fmt: skip
-    columns = ("workers", "run, s", "frames/s", "times this process alone", "start of workers, s")
+    columns = ("workers", "run, s", "frames/s", "times one of the kind", "start of workers, s")
     print_table(f"Workers; a run of {frames} frames, wall time", columns, rows)
     rows = [
-        (one["frames"], one["loop_s"], one["driver_s"], one["driver_s"] / one["loop_s"],
-         one["driver_cpu_s"] / one["loop_cpu_s"])
+        (one["frames"], one["loop_s"], one["parts_s"], one["dask_s"] / one["parts_s"], one["driver_s"],
+         one["driver_s"] / one["loop_s"])
         for one in found["lengths"]
     ]  # fmt: skip
-    columns = ("frames a run", "loop, s", "driver, s", "driver / loop, wall", "driver / loop, CPU")
-    print_table("The driver, Dask and the ROOT file over a plain loop in this process", columns, rows)
+    columns = ("frames a run", "loop, s", "with parts, s", "Dask / loop with parts", "driver, s", "driver / loop")
+    print_table("What comes on top of a plain loop in this process, wall time", columns, rows)
     least = min(one["run_s"] for one in found["blocks"])
     rows = [(one["block"], 1e3 * one["run_s"] / frames, one["run_s"] / least, one["mb"]) for one in found["blocks"]]
     print_table("Frames a block", ("block", "ms a frame", "times the best", "peak MB"), rows)
