@@ -21,7 +21,7 @@ from typing import Any
 
 from bench import cases, plain, scenes
 from bench._common import FRAME_BYTES, Limits, Work, best_s, limits, machine, markdown, print_table
-from cygnoreco.io.convert import convert
+from cygnoreco.io.convert import PRESETS, convert
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -128,10 +128,11 @@ def _reading(folder: Path, here: Limits) -> list[Row]:
         ours, by_zlib, bare = (each / n for each in _ms(*works))
         rows.append(Row("reading `.mid.gz`", f"level {level}", 0, ours, by_zlib, bare, "bare ISA-L"))
     loose = scenes.write_run(folder / "run05001.mid", frames)
-    copy = folder / "run05001.zarr"
-    convert(loose, copy, cache=folder / "index")
-    for name, path in (("reading the Zarr copy", copy), ("reading .mid", loose)):
-        rows.append(_row(name, "", 0, _ms(cases.read_ours(path))[0] / n, None, here))
+    for preset in PRESETS:
+        copy = folder / f"{preset}.zarr"
+        convert(loose, copy, preset=preset, cache=folder / "index")
+        rows.append(_row("reading the Zarr copy", preset, 0, _ms(cases.read_ours(copy))[0] / n, None, here))
+    rows.append(_row("reading .mid", "", 0, _ms(cases.read_ours(loose))[0] / n, None, here))
     return rows
 
 

@@ -130,8 +130,10 @@ def planned_bytes(camera: Camera, block: int, recipe: Recipe) -> int:
     return planned(camera.shape, block, recipe)
 
 
-def check_memory(device: Device, camera: Camera, block: int, recipe: Recipe, *, free: int | None = None) -> None:
-    """Refuse blocks that may not fit the memory of the device, before anything is submitted.
+def check_plan(
+    device: Device, camera: Camera, block: int, recipe: Recipe, *, at_once: int = 1, free: int | None = None
+) -> None:
+    """Refuse, before anything is submitted, what the device cannot do or has not the memory for.
 
     Parameters
     ----------
@@ -139,17 +141,22 @@ def check_memory(device: Device, camera: Camera, block: int, recipe: Recipe, *, 
         The CPU is not asked: its blocks are small, and the system has memory to lend.
     camera, block, recipe
         As for :func:`planned_bytes`.
+    at_once : int
+        Blocks on the device at the same time: one a thread.
     free : int, optional
         Free memory in bytes; by default what the device says.
 
     Raises
     ------
     InputError
-        It is too little; the message says the largest block that fits.
+        The memory is too little, and the message says the largest block that fits; or the recipe asks for an
+        arithmetic that the device does not have.
     """
     if device.kind == "cpu":
         return
-    usable = int(USABLE * (_free_bytes(device) if free is None else free))
+    if recipe.precision != "float64":
+        raise InputError(f"precision = {recipe.precision} of recipe '{recipe.name}': a GPU has float64 only")
+    usable = int(USABLE * (_free_bytes(device) if free is None else free)) // at_once
     needed = planned_bytes(camera, block, recipe)
     if needed <= usable:
         return
@@ -157,7 +164,7 @@ def check_memory(device: Device, camera: Camera, block: int, recipe: Recipe, *, 
     advice = f"the largest block that fits has {fits}" if fits else "not even a block of one frame fits"
     raise InputError(
         f"blocks of {block} frames of {camera.height} x {camera.width} pixels may need {needed / 2**30:.1f} GiB on "
-        f"{device}, which has {usable / 2**30:.1f} GiB to spare; {advice}"
+        f"{device}, which has {usable / 2**30:.1f} GiB to spare for each of {at_once} at a time; {advice}"
     )
 
 

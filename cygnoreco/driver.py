@@ -24,7 +24,7 @@ from dask.local import get_sync
 
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.dataset import Dataset, begin, dataset_of, finished, load_tables, locked, publish
-from cygnoreco.device import check_memory, resolve_device
+from cygnoreco.device import check_plan, resolve_device
 from cygnoreco.errors import DataError, InputError, TransientError
 from cygnoreco.graph import CalibrationChoice, Work, choose_calibration, cut, make_part, parts_array
 from cygnoreco.io.parts import Receipt
@@ -174,10 +174,11 @@ def reconstruct(
     if threads < 1:
         raise InputError(f"threads = {threads}: at least 1 is needed")
     sensor = run.camera(camera)
+    computed_on = device
     if client is None or callable(client):  # workers elsewhere look for themselves
         chosen = resolve_device(device)
-        check_memory(chosen, sensor, block, recipe)
-        device = chosen.name
+        check_plan(chosen, sensor, block, recipe, at_once=threads)
+        device, computed_on = chosen.name, chosen.description
     with _folder(out) as folder:
         choice = choose_calibration(
             run.number, sensor, recipe, pedestal, response, folder=folder / "calibration", here=client is None
@@ -208,7 +209,9 @@ def reconstruct(
                     str(dataset.parts.resolve()),
                     device,
                 )
-                summary = _work(run, work, choice, dataset, document, done, client, threads, block, strict, watch)
+                summary = _work(
+                    run, work, computed_on, choice, dataset, document, done, client, threads, block, strict, watch
+                )
             elif strict:
                 _stop_at(f"'{run.path}'", tuple(Fault(**fault) for fault in summary["faults"]))
             result = Result(
@@ -256,6 +259,7 @@ def missing(start: int, stop: int, done: list[Receipt], block: int) -> list[tupl
 def _work(
     run: Run,
     work: Work,
+    computed_on: str,
     choice: CalibrationChoice,
     dataset: Dataset,
     document: Mapping[str, Any],
@@ -318,7 +322,10 @@ def _work(
             "faults": [asdict(fault) for fault in (*run.faults, *_late_faults(receipts))],
             "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
         },
-        summary={**_summary(run, recipe, choice, dataset, document, receipts, fresh, started), "device": work.device},
+        summary={
+            **_summary(run, recipe, choice, dataset, document, receipts, fresh, started),
+            "device": computed_on,
+        },
         key=key_of(document),
         time=_begin_of(run, camera.name),
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cygnoreco import chain, device
-from cygnoreco.device import Device, check_memory, planned_bytes, reconstruct_block, resolve_device
+from cygnoreco.device import Device, check_plan, planned_bytes, reconstruct_block, resolve_device
 from cygnoreco.errors import InputError
 from cygnoreco.recipe import Recipe
 from cygnoreco.types import Camera
@@ -123,18 +123,23 @@ def test_without_the_compiler_of_kernels(monkeypatch):
 def test_blocks_that_do_not_fit_are_refused_with_the_largest_that_does():
     recipe, gpu = Recipe.load("lime"), Device("cuda", 0)
     needed = planned_bytes(LIME, 16, recipe)
-    check_memory(gpu, LIME, 16, recipe, free=int(needed / device.USABLE) + 1)
+    check_plan(gpu, LIME, 16, recipe, free=int(needed / device.USABLE) + 1)
     with pytest.raises(InputError, match=r"blocks of 17 frames of 2304 x 2304 .* largest block that fits has 16"):
-        check_memory(gpu, LIME, 17, recipe, free=int(needed / device.USABLE) + 1)
+        check_plan(gpu, LIME, 17, recipe, free=int(needed / device.USABLE) + 1)
     with pytest.raises(InputError, match="not even a block of one frame"):
-        check_memory(gpu, LIME, 17, recipe, free=2**20)
-    check_memory(Device("cpu"), LIME, 10**6, recipe, free=0)
+        check_plan(gpu, LIME, 17, recipe, free=2**20)
+    check_plan(gpu, LIME, 16, recipe, at_once=2, free=int(2 * needed / device.USABLE) + 2)
+    with pytest.raises(InputError, match="each of 2 at a time"):
+        check_plan(gpu, LIME, 16, recipe, at_once=2, free=int(needed / device.USABLE) + 1)
+    with pytest.raises(InputError, match="float64 only"):
+        check_plan(gpu, LIME, 16, recipe.override(["precision=float32"]))
+    check_plan(Device("cpu"), LIME, 10**6, recipe, free=0)
 
 
 def test_free_memory_is_that_of_the_device(monkeypatch):
     with_gpus(monkeypatch, 1)
     with pytest.raises(InputError, match=r"36\.0 GiB to spare"):
-        check_memory(Device("cuda", 0), LIME, 4000, Recipe.load("lime"))
+        check_plan(Device("cuda", 0), LIME, 4000, Recipe.load("lime"))
 
 
 def test_plan_grows_with_block_sensor_and_what_is_enabled():

@@ -15,6 +15,7 @@ from cygnoreco.errors import CygnoError, InputError
 from cygnoreco.image.orient import Orientation
 from cygnoreco.io.odb import lookup
 from cygnoreco.io.opening import open_source, settings_of
+from cygnoreco.io.remote import url_of
 from cygnoreco.io.source import Buffers, Source, beginning_of, blocks, read_ahead
 from cygnoreco.types import Camera, Fault, Frames
 
@@ -88,7 +89,7 @@ def load_or_make(
     Parameters
     ----------
     path : Path
-        A raw run or a saved map.
+        A raw run, a Zarr copy by its URL included, or a saved map.
     camera : Camera
         The camera wanted of a raw run.
     orientation, cache, progress
@@ -99,9 +100,10 @@ def load_or_make(
     InputError
         No such file, or neither a raw run nor a pedestal.
     """
-    if not path.exists():
+    remote = url_of(path) is not None
+    if not remote and not path.exists():
         raise InputError(f"no pedestal at '{path}'")
-    if is_saved_map(path):
+    if is_saved_map(path) and not remote:
         return Pedestal.load(path, camera=camera.name, orientation=orientation)
     source = open_source(path)
     stored = (cache or cache_folder()) / f"pedestal-{source.digest[:24]}-{camera.name}.npz"

@@ -79,7 +79,7 @@ def open_source(
 def settings_of(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """Read the settings at the begin of a run, secrets redacted, and of a MIDAS file nothing more.
 
-    Opening a run reads a MIDAS file to its end; this looks at the first event only. Empty if there are no settings.
+    Opening a run may read a MIDAS file further; this looks at the first event only. Empty if there are no settings.
 
     Raises
     ------

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
+from cygnoreco.calib.find import find_pedestal
 from cygnoreco.errors import DataError, InputError, TransientError
 from cygnoreco.io.convert import PRESETS, convert, verify_copy
 from cygnoreco.io.inspect import run_info, verify_run
@@ -180,6 +181,17 @@ def test_it_is_summed_up_and_verified_by_url(bucket: Bucket, archive: Path) -> N
     assert run_info(Path(url)).cameras[0].frames == COUNT
     found = verify_run(Path(url))
     assert (found.frames, found.faults) == (COUNT, ())
+
+
+def test_a_pedestal_run_by_url(bucket: Bucket, archive: Path, tmp_path: Path) -> None:
+    url = bucket.upload(archive, archive.name)
+    camera = open_source(archive).cameras[0]
+    pedestal = find_pedestal(url, 43, camera, cache=tmp_path)
+    np.testing.assert_allclose(pedestal.mean, FRAMES.mean(axis=0), rtol=1e-12)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]  # made once
+    for name in ("pedestal_run00042.npz", "pedestals"):
+        with pytest.raises(InputError, match="only Zarr copies"):
+            find_pedestal(f"s3://runs/{name}", 43, camera, cache=tmp_path)
 
 
 def test_zarr_itself_reads_it_from_s3(bucket: Bucket, archive: Path) -> None:
