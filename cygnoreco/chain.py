@@ -88,12 +88,26 @@ def calibrate(pedestal: Pedestal, response: Response, recipe: Recipe, origin: st
         )
     mean, rms = (orient(each, origin, **recipe["orient"]) for each in (pedestal.mean, pedestal.rms))
     stages = {**recipe["upper_cut"], **recipe["suppress"], **recipe["accept"]}
-    cuts = prepare_cuts(mean, rms, precision=recipe.precision, **stages)
+    cuts = prepare_cuts(mean, rms, precision=recipe.precision, planes=_fused(recipe), **stages)
     return Calibration(mean, rms, response.factor, cuts)  # a response is one of the images, so it is turned already
 
 
+def _fused(recipe: Recipe) -> bool:
+    """Whether there is a fused form of the recipe's image section."""
+    return not recipe["saturation"]["enabled"] and recipe["rebin"]["factor"] == FACTOR
+
+
 def check_camera(recipe: Recipe, camera: Camera) -> None:
-    """Raise InputError if the recipe does not fit the sensor: its rebin factor, or an acceptance without a pixel."""
+    """Raise InputError if the recipe cannot be done, or not on this sensor.
+
+    That is: a rebin factor that does not divide its sides, an acceptance without a pixel, or a precision that only the
+    fused section has.
+    """
+    if recipe.precision != "float64" and not _fused(recipe):
+        raise InputError(
+            f"precision = {recipe.precision} of recipe '{recipe.name}' needs rebin.factor = {FACTOR} and no saturation "
+            "correction; without, use float64"
+        )
     height, width = camera.shape
     factor = recipe["rebin"]["factor"]
     if height % factor or width % factor:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from cygnoreco import chain
 from cygnoreco.chain import Calibration
-from cygnoreco.errors import InputError, nearest
+from cygnoreco.errors import InputError, TransientError, nearest
 from cygnoreco.recipe import Recipe
 from cygnoreco.tables import Tables
 from cygnoreco.types import Camera, Frames
@@ -22,8 +24,11 @@ from cygnoreco.types import Camera, Frames
 #: Share of the free memory of a device that a block may take; the rest is for CuPy's pool and the driver.
 USABLE = 0.9
 
-#: CUDA version, as the driver says it, from which CuPy for CUDA 13 runs.
-_CUDA13 = 13000
+#: CUDA versions, as the driver says them, from which CuPy for CUDA 12 and 13 run.
+_CUDA12, _CUDA13 = 12000, 13000
+
+#: What CUDA's runtime calls by numbers: too little memory, no GPU, one taken by others, memory of it that failed.
+_NO_MEMORY, _NO_DEVICE, _UNAVAILABLE, _ECC = 2, 100, 46, 214
 
 
 @dataclass(frozen=True)
@@ -97,14 +102,22 @@ def reconstruct_block(
     pedestal_run: int,
     quality: int = 0,
 ) -> tuple[Tables, dict[str, float]]:
-    """Reconstruct a block of frames on a device; the rest is that of :func:`cygnoreco.chain.reconstruct_block`."""
+    """Reconstruct a block of frames on a device; the rest is that of :func:`cygnoreco.chain.reconstruct_block`.
+
+    Raises
+    ------
+    TransientError
+        The GPU has too little memory at this moment, because others took it after it was planned; or it is not to be
+        had, or failed.
+    """
     numbers: dict[str, Any] = {"origin": origin, "run": run, "pedestal_run": pedestal_run, "quality": quality}
     if device.kind == "cpu":
         return chain.reconstruct_block(frames, rows, calibration, recipe, **numbers)
     from cygnoreco.cuda.block import reconstruct_block as on_gpu
     from cygnoreco.cuda.program import cupy_program
 
-    return on_gpu(frames, rows, calibration, recipe, program=cupy_program(device.index), **numbers)
+    with _device_errors(device, len(frames)):
+        return on_gpu(frames, rows, calibration, recipe, program=cupy_program(device.index), **numbers)
 
 
 def planned_bytes(camera: Camera, block: int, recipe: Recipe) -> int:
@@ -130,6 +143,32 @@ def planned_bytes(camera: Camera, block: int, recipe: Recipe) -> int:
     return planned(camera.shape, block, recipe)
 
 
+def plan_device(name: str, camera: Camera, block: int, recipe: Recipe, *, at_once: int = 1) -> Device:
+    """Find the device that a name stands for, and make sure that it can do the work.
+
+    Parameters
+    ----------
+    name : str
+        As for :func:`resolve_device`. With ``auto`` a GPU that cannot do this work is as good as none: the CPU is
+        taken, and its description says why.
+    camera, block, recipe, at_once
+        As for :func:`check_plan`.
+
+    Raises
+    ------
+    InputError
+        As for the two of them.
+    """
+    device = resolve_device(name)
+    try:
+        check_plan(device, camera, block, recipe, at_once=at_once)
+    except InputError as error:
+        if name != "auto":
+            raise
+        return Device("cpu", 0, f"CPU, since {error}")
+    return device
+
+
 def check_plan(
     device: Device, camera: Camera, block: int, recipe: Recipe, *, at_once: int = 1, free: int | None = None
 ) -> None:
@@ -144,7 +183,7 @@ def check_plan(
     at_once : int
         Blocks on the device at the same time: one a thread.
     free : int, optional
-        Free memory in bytes; by default what the device says.
+        Free memory in bytes; by default what the device says, and what CuPy keeps for this process.
 
     Raises
     ------
@@ -168,10 +207,33 @@ def check_plan(
     )
 
 
-def _free_bytes(device: Device) -> int:
+@contextmanager
+def _device_errors(device: Device, block: int) -> Iterator[None]:
+    """Say what the user can do about what goes wrong on a GPU; any other error of it is a bug, and stays as it is."""
     import cupy
 
-    return int(cupy.cuda.Device(device.index).mem_info[0])
+    memory = (
+        f"the memory of {device} does not hold a block of {block} frames now: give fewer with --block, or fewer "
+        "--threads, or try again when others have left the device"
+    )
+    try:
+        yield
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise TransientError(f"{memory} ({error})") from error
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        if error.status == _NO_MEMORY:  # of the driver itself, or pinned memory of the host
+            raise TransientError(f"{memory} ({error})") from error
+        if error.status in (_UNAVAILABLE, _ECC):
+            raise TransientError(f"{device} cannot be used now ({error}); nvidia-smi says more") from error
+        raise
+
+
+def _free_bytes(device: Device) -> int:
+    """Memory that arrays can have: what the device has free, and what CuPy holds of it from arrays that are gone."""
+    import cupy
+
+    with cupy.cuda.Device(device.index) as there:  # the pool answers for the current device
+        return int(there.mem_info[0]) + int(cupy.get_default_memory_pool().free_bytes())
 
 
 def _gpu(index: int) -> Device:
@@ -186,8 +248,16 @@ def _gpus() -> tuple[int, str]:
     version = _driver_version()
     if version is None:
         return 0, "there is no NVIDIA driver on this machine (libcuda.so.1)"
+    if version == 0:
+        return (
+            0,
+            "the NVIDIA driver does not say which CUDA it is for: libcuda.so.1 is a stub, or its installation broken",
+        )
+    if version < _CUDA12:
+        return 0, f"the NVIDIA driver is for CUDA {_spoken(version)}, expected 12.0 or later: update it to 525 or later"
     extra, major = ("cuda13", 13) if version >= _CUDA13 else ("cuda12", 12)
     install = f"pip install cygnoreco[{extra}]"
+    nothing = "the NVIDIA driver finds no GPU: there is none on this machine, or CUDA_VISIBLE_DEVICES hides it"
     try:
         import cupy
     except ImportError as error:
@@ -196,12 +266,19 @@ def _gpus() -> tuple[int, str]:
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        return 0, f"the driver does not answer CuPy ({error}); {install} fits it"
+        if error.status == _NO_DEVICE:
+            return 0, nothing
+        return 0, f"the driver, for CUDA {_spoken(version)}, does not answer CuPy ({error}); {install} fits it"
     try:
         cupy.cuda.nvrtc.getVersion()
     except Exception as error:  # whatever a missing library raises
         return 0, f"NVRTC, which compiles the kernels, is missing ({error}): pip install nvidia-cuda-nvrtc-cu{major}"
-    return count, "there is no GPU on this machine"
+    return count, nothing
+
+
+def _spoken(version: int) -> str:
+    """12.4 for 12040."""
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def _driver_version() -> int | None:

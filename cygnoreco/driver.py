@@ -10,9 +10,9 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -26,7 +26,7 @@ from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.dataset import Dataset, begin, dataset_of, finished, load_tables, locked, publish
 from cygnoreco.device import check_plan, resolve_device
 from cygnoreco.errors import DataError, InputError, TransientError
-from cygnoreco.graph import CalibrationChoice, Work, choose_calibration, cut, make_part, parts_array
+from cygnoreco.graph import CalibrationChoice, Work, at_hand, choose_calibration, cut, make_part, parts_array
 from cygnoreco.io.parts import Receipt
 from cygnoreco.io.source import Block, Buffers, beginning_of, blocks
 from cygnoreco.lineage import key_of, lineage
@@ -194,7 +194,7 @@ def reconstruct(
         dataset = _dataset(folder, run, sensor, document)
         if strict:
             _stop_at(f"'{run.path}'", run.faults)
-            _stop_at(f"the pedestal of run {choice.pedestal_run}", choice.pedestal_faults)
+            _stop_at(f"the pedestal of run {choice.pedestal.run}", choice.pedestal.faults)
         with locked(dataset):
             summary = None if force else finished(dataset)
             resumed = 0 if summary is None else summary["frames"]
@@ -205,13 +205,14 @@ def reconstruct(
                     run.ref(sensor.name),
                     choice.reference,
                     run.number,
-                    choice.pedestal_run,
+                    choice.pedestal.run,
                     str(dataset.parts.resolve()),
                     device,
                 )
-                summary = _work(
-                    run, work, computed_on, choice, dataset, document, done, client, threads, block, strict, watch
-                )
+                with at_hand(choice):
+                    summary = _work(
+                        run, work, computed_on, choice, dataset, document, done, client, threads, block, strict, watch
+                    )
             elif strict:
                 _stop_at(f"'{run.path}'", tuple(Fault(**fault) for fault in summary["faults"]))
             result = Result(
@@ -219,7 +220,7 @@ def reconstruct(
                 summary={
                     **summary,
                     **_places(run, recipe, choice, dataset),
-                    "status": "bad events" if summary["faults"] or choice.pedestal_faults else "good",
+                    "status": "bad events" if summary["faults"] or choice.pedestal.faults else "good",
                 },
                 path=dataset.official if out is not None else None,
                 resumed=resumed,
@@ -293,16 +294,24 @@ def _work(
         _stop_at(f"'{run.path}'", _late_faults(receipts))
 
     def collect(made: _Made) -> None:
-        for receipt, total in made:
-            if receipt is not None:
-                if strict:
-                    _stop_at(f"'{run.path}'", receipt.faults)
-                receipts.append(receipt)
-                fresh.append(receipt)
-            report(total)
+        with closing(made):  # at once, also after an error: nothing works on behind its back
+            for receipt, total in made:
+                if receipt is not None:
+                    if strict:
+                        _stop_at(f"'{run.path}'", receipt.faults)
+                    receipts.append(receipt)
+                    fresh.append(receipt)
+                report(total)
 
     if (client is None or callable(client)) and beginning_of(run.source) is not None:
-        collect(_first_pass(run, work, done, threads, block))
+        try:
+            collect(_first_pass(run, work, done, threads, block))
+        except DataError:
+            kept = {receipt.path for receipt in done}
+            for path in dataset.parts.iterdir():  # of a file that changed on the way: their key is another content's
+                if str(path) not in kept:
+                    path.unlink()
+            raise
     total = len(run.table(camera.name))
     receipts[:] = [receipt for receipt in receipts if receipt.stop <= total]
     collect(_by_number(work, missing(0, total, sorted(receipts), block), total, client, threads))
@@ -318,7 +327,7 @@ def _work(
         provenance={
             "key": key_of(document),
             "lineage": document,
-            "pedestal_run": choice.pedestal_run,
+            "pedestal_run": choice.pedestal.run,
             "faults": [asdict(fault) for fault in (*run.faults, *_late_faults(receipts))],
             "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
         },
@@ -332,7 +341,7 @@ def _work(
 
 
 #: A new receipt if there is one, and the frames of the run as far as they are known.
-_Made = Iterator[tuple[Receipt | None, int]]
+_Made: TypeAlias = Generator[tuple[Receipt | None, int]]
 
 
 def _first_pass(run: Run, work: Work, done: list[Receipt], threads: int, block: int) -> _Made:
@@ -352,10 +361,11 @@ def _first_pass(run: Run, work: Work, done: list[Receipt], threads: int, block: 
             buffers.give(whole.frames)
 
     total = 0
-    with _Inline() if helpers == 0 else ThreadPoolExecutor(helpers) as pool:
+    with ExitStack() as stack:
+        pool = stack.enter_context(_Inline() if helpers == 0 else ThreadPoolExecutor(helpers))
         futures: deque[Future[None]] = deque()
         try:
-            for whole in blocks(run.source, camera, buffers, block):
+            for whole in stack.enter_context(closing(blocks(run.source, camera, buffers, block))):
                 futures.append(pool.submit(make, whole))
                 total = round(whole.stop / whole.part)
                 while futures and futures[0].done():
@@ -387,11 +397,12 @@ def _by_number(work: Work, bounds: list[tuple[int, int]], total: int, client: _C
         parts = parts_array(work, bounds)
         tasks = [parts.blocks[index] for index in range(parts.numblocks[0])]
         workers = client() if callable(client) else client
-        for receipt in _here(tasks, threads) if workers is None else _there(tasks, workers):
-            yield receipt, total
+        with closing(_here(tasks, threads) if workers is None else _there(tasks, workers)) as made:
+            for receipt in made:
+                yield receipt, total
 
 
-def _here(tasks: list[Any], threads: int) -> Iterator[Receipt]:
+def _here(tasks: list[Any], threads: int) -> Generator[Receipt]:
     """Compute tasks in this process."""
 
     def compute(task: Any) -> Receipt:
@@ -410,7 +421,7 @@ def _here(tasks: list[Any], threads: int) -> Iterator[Receipt]:
             pool.shutdown(cancel_futures=True)
 
 
-def _there(tasks: list[Any], client: Client) -> Iterator[Receipt]:
+def _there(tasks: list[Any], client: Client) -> Generator[Receipt]:
     """Compute tasks by the workers of a client."""
     from distributed import KilledWorker
     from distributed import as_completed as as_they_come
@@ -445,13 +456,13 @@ def _summary(
     late = _late_faults(receipts)
     faults = (*run.faults, *late)
     return {
-        "status": "bad events" if faults or choice.pedestal_faults else "good",
+        "status": "bad events" if faults or choice.pedestal.faults else "good",
         "run": run.number,
         "camera": document["input"]["camera"],
         "key": key_of(document),
         "lineage": document,
         **_places(run, recipe, choice, dataset),
-        "pedestal_run": choice.pedestal_run,
+        "pedestal_run": choice.pedestal.run,
         "frames": sum(receipt.stop - receipt.start for receipt in receipts) - len(late),
         "frames_lost": sum(fault.frame is not None for fault in faults),
         "clusters": sum(receipt.counts["clusters"] for receipt in receipts),
@@ -537,7 +548,7 @@ def _places(run: Run, recipe: Recipe, choice: CalibrationChoice, dataset: Datase
         "output": str(dataset.official),
         "dataset": str(dataset.folder),
         "recipe": recipe.name,
-        "pedestal_faults": [asdict(fault) for fault in choice.pedestal_faults],
+        "pedestal_faults": [asdict(fault) for fault in choice.pedestal.faults],
     }
 
 

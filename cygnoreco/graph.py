@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +30,7 @@ from cygnoreco.io.source import Block, Source, read_frames
 from cygnoreco.kernels.scratch import scratch
 from cygnoreco.lineage import canonical_json
 from cygnoreco.recipe import Recipe
-from cygnoreco.types import Camera, Fault, Frames
+from cygnoreco.types import Camera, Frames
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -92,11 +93,11 @@ class Work:
 
 @dataclass(frozen=True)
 class CalibrationChoice:
-    """The calibration of a run: what tasks need to find it, and the number and faults of the pedestal run."""
+    """The calibration of a run: what tasks need to find it, and the payloads themselves."""
 
     reference: CalibrationRef
-    pedestal_run: int
-    pedestal_faults: tuple[Fault, ...]
+    pedestal: Pedestal
+    response: Response
 
 
 def choose_calibration(
@@ -122,7 +123,7 @@ def choose_calibration(
     folder : Path, optional
         Where a pedestal is stored by its content for the tasks to load; by default the user's cache folder.
     here : bool
-        All tasks run in this process soon, which has the pedestal: nothing is stored.
+        All tasks run in this process, inside of :func:`at_hand`: nothing is stored.
 
     Raises
     ------
@@ -137,17 +138,42 @@ def choose_calibration(
     name = str(response) if response is not None else recipe.vignetting
     name = str(Path(name).resolve()) if Path(name).exists() else name
     factor = load_response(name, camera.shape, **recipe["response"])
-    _at_hand.update({found.digest: found, factor.digest: factor})
-    while len(_at_hand) > _AT_HAND:
-        del _at_hand[next(iter(_at_hand))]
     key = canonical_json([found.digest, factor.digest, recipe.canonical()])
     reference = CalibrationRef(str(stored.resolve()), found.digest, name, factor.digest, recipe, key)
-    return CalibrationChoice(reference, found.run, found.faults)
+    return CalibrationChoice(reference, found, factor)
 
 
-#: The last payloads that this process chose, by their content: its own tasks need not load them again.
-_at_hand: dict[str, Pedestal | Response] = {}
-_AT_HAND = 4
+@contextmanager
+def at_hand(choice: CalibrationChoice) -> Iterator[None]:
+    """Let tasks of this process find the payloads of a choice without loading them, for the length of a ``with``."""
+    payloads: tuple[tuple[str, Pedestal | Response], ...] = (
+        (choice.reference.pedestal_digest, choice.pedestal),
+        (choice.reference.response_digest, choice.response),
+    )
+    with _at_hand_lock:
+        for digest, payload in payloads:
+            _at_hand.setdefault(digest, []).append(payload)
+    try:
+        yield
+    finally:
+        with _at_hand_lock:
+            for digest, _ in payloads:
+                _at_hand[digest].pop()
+                if not _at_hand[digest]:
+                    del _at_hand[digest]
+
+
+#: Payloads by their content, one entry for every ``with`` that holds them.
+_at_hand: dict[str, list[Pedestal | Response]] = {}
+_at_hand_lock = threading.Lock()
+
+
+def _payload(digest: str, load: Callable[[], Pedestal | Response]) -> Pedestal | Response:
+    with _at_hand_lock:
+        held = _at_hand.get(digest)
+        if held:
+            return held[-1]
+    return load()
 
 
 def _holds(path: Path, digest: str) -> bool:
@@ -227,7 +253,7 @@ def parts_array(work: Work, bounds: Bounds) -> da.Array:
         chunks=((1,) * len(bounds),),
         dtype=object,
         meta=np.empty(0, object),
-        name=f"part-{tokenize(work.calibration.key, work.ref, tuple(bounds), work.folder)}",
+        name=f"part-{tokenize(work.calibration.key, work.ref, tuple(bounds), work.folder, work.device)}",
         work=work,
         bounds=tuple(bounds),
     )
@@ -313,9 +339,10 @@ def _open(ref: RunRef) -> Source:
 
 @_once(2)
 def _calibrate(shape: tuple[int, int], origin: str, calibration: CalibrationRef) -> Calibration:
-    pedestal = _at_hand.get(calibration.pedestal_digest) or Pedestal.load(Path(calibration.pedestal))
-    response = _at_hand.get(calibration.response_digest) or load_response(
-        calibration.response, shape, **calibration.recipe["response"]
+    pedestal = _payload(calibration.pedestal_digest, lambda: Pedestal.load(Path(calibration.pedestal)))
+    response = _payload(
+        calibration.response_digest,
+        lambda: load_response(calibration.response, shape, **calibration.recipe["response"]),
     )
     assert isinstance(pedestal, Pedestal)
     assert isinstance(response, Response)

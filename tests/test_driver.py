@@ -7,7 +7,10 @@ import json
 import os
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,17 @@ import pytest
 import uproot
 
 from cygnoreco import InputError, Recipe, load_tables, open_run, reconstruct
+from cygnoreco.calib.find import pedestal_of
+from cygnoreco.calib.pedestal import Pedestal
+from cygnoreco.calib.response import Response
+from cygnoreco.chain import calibrate, check_camera, reconstruct_block
 from cygnoreco.driver import Progress, Result, missing
 from cygnoreco.errors import DataError, TransientError
 from cygnoreco.graph import Work, choose_calibration, cut, parts_array
 from cygnoreco.io.convert import convert
+from cygnoreco.io.opening import open_source
 from cygnoreco.io.parts import Receipt, part_path, write_part
+from cygnoreco.types import FRAME_DTYPE, Camera
 from tests.conftest import SmallRuns
 from tests.tables import same
 
@@ -439,3 +448,88 @@ def test_a_block_that_kills_its_workers_is_named(
 
 def _die(*args: Any, **options: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _copy_of(small_runs: SmallRuns, folder: Path) -> Path:
+    path = folder / "run00011.mid.gz"
+    shutil.copy(small_runs.data, path)
+    return path
+
+
+@pytest.mark.parametrize("change", ["grown", "cut", "gone"])
+def test_a_file_that_changes_during_its_first_pass_publishes_nothing(
+    small_runs: SmallRuns, tmp_path: Path, change: str
+) -> None:
+    path = _copy_of(small_runs, tmp_path)
+
+    def disturb(progress: Progress) -> None:
+        if change == "gone":
+            path.unlink(missing_ok=True)
+        elif change == "grown":
+            with path.open("ab") as file:
+                file.write(bytes(1000))
+        else:
+            os.truncate(path, path.stat().st_size - 100)
+
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="changed since it was opened"):
+        reconstruct(
+            path, pedestal=small_runs.pedestal, response="none", recipe=recipe_of(small_runs), out=out, block=2,
+            watch=disturb,
+        )  # fmt: skip
+    assert not list(out.rglob("*.npz"))
+    assert not list(out.rglob("*.root"))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_nothing_works_on_after_an_error(small_runs: SmallRuns, tmp_path: Path, known: bool) -> None:
+    path = _copy_of(small_runs, tmp_path)
+    if known:
+        open_run(path).table()
+
+    def fail(progress: Progress) -> None:
+        if progress.frames:
+            raise ZeroDivisionError("of the caller")
+
+    out = tmp_path / "out"
+    for where in (out, None):
+        with pytest.raises(ZeroDivisionError):
+            reconstruct(
+                path, pedestal=small_runs.pedestal, response="none", recipe=recipe_of(small_runs), out=where, block=1,
+                threads=3, watch=fail,
+            )  # fmt: skip
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+    there = len(list(out.rglob("*.part.npz")))
+    time.sleep(0.3)
+    assert 0 < len(list(out.rglob("*.part.npz"))) == there < small_runs.frames
+
+
+def test_runs_side_by_side_keep_their_calibration(small_runs: SmallRuns, reference: Result, tmp_path: Path) -> None:
+    made = pedestal_of(open_source(small_runs.pedestal), "CAM0")
+    pedestals = [dataclasses.replace(made, run=run) for run in range(6)]
+
+    def one(place: int) -> Result:
+        out = tmp_path / str(place)
+        return reconstruct(
+            small_runs.data, pedestal=pedestals[place], response="none", recipe=recipe_of(small_runs), out=out
+        )
+
+    with ThreadPoolExecutor(6) as pool:
+        for result in pool.map(one, range(6)):
+            assert (result.tables.events["lp_len"] == reference.tables.events["lp_len"]).all()
+
+
+@pytest.mark.parametrize("factor", [2, 3, 6])
+def test_sensors_of_any_sides_can_be_rebinned_otherwise(factor: int) -> None:
+    """The fused section wants multiples of 4 on both sides; the plain stages want it of the columns alone."""
+    recipe = Recipe.load("lime").override([f"rebin.factor={factor}", "accept.ymin=none", "accept.ymax=none"])
+    shape = (258, 324)
+    rng = np.random.default_rng(1)
+    dark = Pedestal(np.full(shape, 99.5), np.full(shape, 2.0))
+    ready = calibrate(dark, Response(np.ones(shape), "none"), recipe, "zarr")
+    frames = rng.normal(99.5, 2, (2, *shape)).round().astype(np.uint16)
+    rows = np.zeros(2, FRAME_DTYPE)
+    tables, _ = reconstruct_block(frames, rows, ready, recipe, origin="zarr", run=1, pedestal_run=0)
+    assert len(tables.events) == 2
+    with pytest.raises(InputError, match="without, use float64"):
+        check_camera(recipe.override(["precision=float32"]), Camera("CAM0", *shape))

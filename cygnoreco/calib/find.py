@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,15 +164,16 @@ def pedestal_of(
     faults: list[Fault] = []
     buffers = Buffers(3, BLOCK, known[camera])
 
-    def frames() -> Iterator[Frames]:
-        for block in read_ahead(blocks(source, known[camera], buffers, BLOCK, max_frames)):
+    def frames() -> Generator[Frames]:
+        for block in read_ahead(blocks(source, known[camera], buffers, BLOCK, max_frames), buffers):
             faults.extend(block.faults)
             yield block.frames
             buffers.give(block.frames)
             if progress:
                 progress(block.stop, round(block.stop / block.part))
 
-    pedestal = Pedestal.from_frames(frames(), run=source.run_number, camera=camera)
+    with contextlib.closing(frames()) as made:
+        pedestal = Pedestal.from_frames(made, run=source.run_number, camera=camera)
     return replace(pedestal, faults=(*source.faults, *faults))
 
 

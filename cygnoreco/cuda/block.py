@@ -243,8 +243,11 @@ def _tables(
     """Make the tables of what came back."""
     n = len(rows)
     clusters = np.zeros(len(found.frame_of), CLUSTER_DTYPE)
-    for name, column in zip(COLUMNS, found.table, strict=True):
-        clusters[name] = column
+    # A fit far from any Gaussian can end beyond single precision: infinite then, as in the CPU's table, where compiled
+    # code rounds and nobody is warned.
+    with np.errstate(over="ignore"):
+        for name, column in zip(COLUMNS, found.table, strict=True):
+            clusters[name] = column
     redpix = dict(recipe["redpix"])
     redpix.pop("decimals")
     saved = is_saved(clusters, **redpix)

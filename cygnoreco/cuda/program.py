@@ -140,9 +140,14 @@ class _CupyLane:
 
     def send(self, frames: NDArray[np.uint16]) -> None:
         if self._pinned.size < frames.size:
+            # Of a block that was given up, a copy may still read the one memory and write the other: both go to others.
+            self._stream.synchronize()
+            # Given back before the new is asked for: less is needed at once, and after a failure the lane is empty.
+            self._pinned = np.empty(0, np.uint16)
+            self._memory = self._frames = self._cupy.empty(0, np.uint16)
+            self._memory = self._cupy.empty(frames.size, np.uint16)
             pinned = self._cupy.cuda.alloc_pinned_memory(frames.nbytes)
             self._pinned = np.frombuffer(pinned, np.uint16, frames.size)
-            self._memory = self._cupy.empty(frames.size, np.uint16)
             # Memory of the pool may still be in use by kernels started before it was given back.
             self._stream.wait_event(self._cupy.cuda.get_current_stream().record())
         staged = self._pinned[: frames.size].reshape(frames.shape)

@@ -29,9 +29,10 @@ from cygnoreco.types import CLUSTER_DTYPE
 #: Columns of the table in their order; the kernels number them in the same way.
 COLUMNS: tuple[str, ...] = CLUSTER_DTYPE.names or ()
 
-#: Tolerance of the angle against the CPU's, degrees.
+#: Tolerance of the angle against the CPU's, degrees, before it is rounded to single precision.
 THETA_TOLERANCE = 1e-13
-#: Relative tolerance of what the fits find (of sigma for the mean), against the CPU's.
+#: Tolerance of what the fits find against the CPU's, where both end in the same valley: relative, and absolute below 1;
+#: of the mean relative to mean and sigma.
 FIT_TOLERANCE = 1e-6
 
 # Threads of a block, and doubles of a cluster's frame: MEASURE_THREADS and MeasureAxes in the source.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import zipfile
 import zlib
 from collections import Counter
@@ -125,6 +126,7 @@ class Pass:
     def __init__(self, path: Path, *, digest: Callable[[], str] | None = None, seekable: bool = True) -> None:
         self.path = path
         self.faults: list[Fault] = []
+        self._size = _status(path).st_size
         self._checksum = hashlib.sha256()
         self._digest = digest or self._checksum.hexdigest
         self._points = SeekPoints()
@@ -168,7 +170,7 @@ class Pass:
     @property
     def progress(self) -> float:
         """Part of the file that was read, 0 to 1."""
-        return self._stream.consumed() / max(1, self.path.stat().st_size)
+        return min(1.0, self._stream.consumed() / max(1, self._size))
 
     def _note(self, event: Event, rows: list[tuple[Any, ...]]) -> None:
         self.faults += _faults_of(event, self._frames)
@@ -208,7 +210,7 @@ class Pass:
         return MidasIndex(
             path=self.path,
             digest=self._digest(),
-            file_size=self.path.stat().st_size,
+            file_size=self._size,
             inflated_size=self._inflated_size,
             run_number=self.run_number,
             events=events,
@@ -313,12 +315,16 @@ def _remember(key: str, index: MidasIndex) -> MidasIndex:
 
 def index_key(path: Path) -> str:
     """Name of a file as it is now: another size or time of change, another name."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    status = _status(path)
     identity = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{INDEX_VERSION}"
     return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:40]
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _default_cache() -> Path:

@@ -191,7 +191,11 @@ class MidasSource:
         return self._known
 
     def _check_unchanged(self) -> None:
-        if index_key(self.path) != self._key:
+        try:
+            same = index_key(self.path) == self._key
+        except InputError:  # it is gone
+            same = False
+        if not same:
             raise DataError(f"{self.path}: changed since it was opened")
 
     def adopt(self, index: MidasIndex) -> None:
@@ -260,7 +264,7 @@ class MidasSource:
         Raises
         ------
         DataError
-            There is no event in the file.
+            There is no event in the file; or the file changed on the way, and the blocks may be of either content.
         """
         self._check_unchanged()
         name, size = camera.name.encode("latin-1"), 2 * camera.height * camera.width
@@ -282,6 +286,7 @@ class MidasSource:
                 yield Block(start, buffer[: len(rows)], _frame_table(rows))
             else:
                 buffers.give(buffer)
+            self._check_unchanged()
             self.adopt(keep_index(events.index(), self._key, self._cache))
 
     def table(self, camera: str) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numcodecs.abc import Codec
+from numcodecs.compat import ensure_contiguous_ndarray
 from zarr.abc.codec import ArrayBytesCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
@@ -23,19 +24,31 @@ PACKING = "cygnoreco.packing"
 
 
 class NumcodecsPacking(Codec):
-    """Packing for numcodecs: any uint16 array in, bytes out."""
+    """Packing for numcodecs: any contiguous uint16 array in, bytes out.
+
+    Both ways go through an array in the order of its memory, be that C or Fortran, as numcodecs' own codecs do: Zarr
+    remembers which it was, and may have values unpacked into memory of the same order.
+    """
 
     codec_id = PACKING
 
     def encode(self, buf: Any) -> bytes:
-        """Pack an array of uint16; `InputError` for any other."""
-        return pack(np.asarray(buf)).tobytes()
+        """Pack a contiguous array of uint16; `ValueError` or, for another type, `InputError`."""
+        return pack(ensure_contiguous_ndarray(buf)).tobytes()
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        """Unpack into `out`, or into a new array of shape (n,); `DataError` if the bytes are damaged."""
+        """Unpack into `out`, or into a new array of shape (n,).
+
+        Raises
+        ------
+        DataError
+            The bytes are damaged.
+        ValueError
+            `out` has gaps: a copy without them would take the values, and `out` none.
+        """
         if out is None:
             return unpack(buf)
-        unpack(buf, np.asarray(out).reshape(-1).view(np.uint16))
+        unpack(buf, ensure_contiguous_ndarray(out).view(np.uint16))
         return out
 
 

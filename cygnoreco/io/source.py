@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -149,7 +150,7 @@ class Buffers:
 
 def blocks(
     source: Source, camera: Camera, buffers: Buffers, size: int, max_frames: int | None = None
-) -> Iterator[Block]:
+) -> Generator[Block]:
     """Read a run from its first frame on, ``size`` frames at a time, each block into memory of ``buffers``.
 
     A MIDAS file that nobody has read before is read once; see
@@ -178,29 +179,37 @@ def blocks(
         yield Block(start, *read_frames(source, camera.name, start, stop, buffers.take()), part=stop / n)
 
 
-def read_ahead(made: Iterator[Block]) -> Iterator[Block]:
-    """Let blocks be read by a thread of its own, as far ahead as it finds memory for them."""
+def read_ahead(made: Generator[Block], buffers: Buffers) -> Iterator[Block]:
+    """Let blocks be read by a thread of its own, as far ahead as it finds memory for them.
+
+    Parameters
+    ----------
+    made : generator
+        Of :func:`blocks`.
+    buffers : Buffers
+        Those that it takes; closed at the end, with the thread, whoever ends it.
+    """
     ready: queue.SimpleQueue[Block | BaseException | None] = queue.SimpleQueue()
-    given_up = threading.Event()
 
     def read() -> None:
         try:
-            for block in made:
-                ready.put(block)
-                if given_up.is_set():
-                    return
+            with contextlib.closing(made):
+                for block in made:
+                    ready.put(block)
             ready.put(None)
         except BaseException as error:  # raised where the blocks are wanted
             ready.put(error)
 
-    threading.Thread(target=read, daemon=True, name="read-ahead").start()
+    thread = threading.Thread(target=read, daemon=True, name="read-ahead")
+    thread.start()
     try:
         while (block := ready.get()) is not None:
             if isinstance(block, BaseException):
                 raise block
             yield block
     finally:
-        given_up.set()
+        buffers.close()
+        thread.join()
 
 
 @dataclass(frozen=True)

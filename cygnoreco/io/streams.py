@@ -16,7 +16,7 @@ Formats: RFC 1951 and 1952; "LZ4 Frame Format" 1.6.
 from __future__ import annotations
 
 import mmap
-import sys
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -59,7 +59,7 @@ class InflatedStream:
     drain: Callable[[], None] = lambda: None
     consumed: Callable[[], int] = lambda: 0
     _waiting: deque[memoryview] = field(default_factory=deque)
-    _kept: list[NDArray[np.uint8]] = field(default_factory=list)
+    _kept: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = field(default_factory=list)
 
     def __enter__(self) -> InflatedStream:
         return self
@@ -109,16 +109,15 @@ class InflatedStream:
 
     def _memory(self, size: int) -> NDArray[np.uint8]:
         """Memory for an event: that of an earlier one which nobody holds any more, for fresh memory costs a pass."""
-        for kept in self._kept:
-            # Three references: the list's, the loop's and that of the count itself.
-            if len(kept) >= size and sys.getrefcount(kept) == 3:
-                return kept[:size]
+        place = next((i for i, (kept, view) in enumerate(self._kept) if len(kept) >= size and view() is None), None)
         # Only what is really written costs memory, however much a damaged header asks for.
-        memory = np.empty(size, "u1")
+        memory = np.empty(size, "u1") if place is None else self._kept.pop(place)[0]
+        view = memory[:size]
         if size <= _KEEP:
-            self._kept.append(memory)
+            # Whoever holds a memoryview of the view holds the view, so memory whose view is gone is free.
+            self._kept.append((memory, weakref.ref(view)))
             del self._kept[:-_KEPT]
-        return memory
+        return view
 
     def _first(self, size: int) -> memoryview:
         piece = self._waiting.popleft()

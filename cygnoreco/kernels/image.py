@@ -79,15 +79,15 @@ class Cuts:
         Largest counts that do.
     rows : tuple of int
         First row in which a pixel can survive, and the first after the last one.
-    planes : ndarray, shape (H / 4, strips, 4, 4 STRIP), float64 or float32
+    planes : ndarray, shape (H / 4, strips, 4, 4 STRIP), float64 or float32, or None
         Pedestal, ADU: the rows of a strip of a macro-pixel row, each as four planes; filled up with zeros on the right.
-        Its type is the precision of the section.
+        Its type is the precision of the section. None where only the thresholds are wanted.
     """
 
     threshold: NDArray[np.uint16]
     ceiling: int
     rows: tuple[int, int]
-    planes: NDArray[Any]
+    planes: NDArray[Any] | None
 
 
 class Section(NamedTuple):
@@ -117,6 +117,7 @@ def prepare_cuts(
     rms: NDArray[np.float64],
     *,
     precision: Precision = "float64",
+    planes: bool = True,
     cimax: int = 5000,
     saturated: Saturated = "keep",
     nsigma: float = 0.6,
@@ -130,9 +131,11 @@ def prepare_cuts(
     Parameters
     ----------
     mean, rms : ndarray, shape (H, W), float64
-        Oriented pedestal, ADU; H and W multiples of 4.
+        Oriented pedestal, ADU.
     precision : {'float64', 'float32'}
         In what the section computes.
+    planes : bool
+        Make ready for the section; else for the thresholds alone, on a sensor of any size.
     cimax, saturated
         Of the stage ``upper_cut``.
     nsigma
@@ -143,20 +146,22 @@ def prepare_cuts(
     Raises
     ------
     InputError
-        Sides that are not multiples of 4, or a negative or undefined mean or rms: then a pixel of 0 counts could
-        survive, which integers cannot say.
+        With `planes`, sides that are not multiples of 4; a negative or undefined mean or rms: then a pixel of 0
+        counts could survive, which integers cannot say.
     """
     if not (np.all(mean >= 0) and np.all(rms >= 0)):
         raise InputError("the pedestal has pixels whose mean or rms is negative or not a number")
     height, width = mean.shape
-    _check_sides("a pedestal", height, width)
+    if planes:
+        _check_sides("a pedestal", height, width)
     first_row, last_row, _ = slice(ymin, ymax).indices(height)
     first_col, last_col, _ = slice(xmin, xmax).indices(width)
     threshold = np.full(mean.shape, _LARGEST, np.uint16)
     inside = (slice(first_row, last_row), slice(first_col, last_col))
     _largest_suppressed(mean[inside], rms[inside], float(nsigma), threshold[inside])
     ceiling = min(cimax - 1, _LARGEST) if saturated == "zero" else _LARGEST
-    return Cuts(threshold, int(ceiling), (first_row, max(first_row, last_row)), _in_planes(mean, precision))
+    ready = _in_planes(mean, precision) if planes else None
+    return Cuts(threshold, int(ceiling), (first_row, max(first_row, last_row)), ready)
 
 
 def empty_section(frames: int, shape: tuple[int, int]) -> Section:
@@ -195,6 +200,8 @@ def image_section(
         Frames and pedestal differ in shape.
     """
     count, height, width = frames.shape
+    if cuts.planes is None:
+        raise InputError("cuts without planes: the fused section needs prepare_cuts(..., planes=True)")
     if cuts.threshold.shape != (height, width):
         pedestal = cuts.threshold.shape
         raise InputError(f"frames of {height} x {width} pixels and a pedestal of {pedestal[0]} x {pedestal[1]}")

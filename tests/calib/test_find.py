@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,14 @@ def test_settings_are_read_without_the_rest_of_the_run(small_runs: SmallRuns, tm
     cut = tmp_path / "run00011.mid.gz"
     cut.write_bytes(small_runs.data.read_bytes()[:60_000])
     assert settings_of(cut) == settings_of(small_runs.data) == open_source(small_runs.data).odb()
+
+
+def test_a_failing_consumer_leaves_no_reader_behind(small_runs: SmallRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(frames: object, sums: object, squares: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("cygnoreco.calib.pedestal.accumulate", fail)
+    for source in (open_source(small_runs.pedestal), open_source(small_runs.pedestal)):
+        with pytest.raises(ZeroDivisionError):
+            pedestal_of(source, "CAM0")
+    assert "read-ahead" not in [thread.name for thread in threading.enumerate()]

@@ -36,6 +36,9 @@ def said(monkeypatch):
             said.append(("record", self.name))
             return f"event of {self.name}"
 
+        def synchronize(self):
+            said.append(("synchronize", self.name))
+
         def wait_event(self, event):
             said.append(("wait", self.name, event))
 
@@ -89,6 +92,7 @@ def test_frames_travel_on_a_stream_of_their_own(said):
     said.clear()
     lane.send(frames)
     assert said == [
+        ("synchronize", "own"),
         ("pin", frames.nbytes),
         ("record", "current"),
         ("wait", "own", "event of current"),
@@ -104,3 +108,23 @@ def test_frames_travel_on_a_stream_of_their_own(said):
     assert np.array_equal(lane.arrived(), frames[:1] + 1)
     lane.send(frames[:0])
     assert lane.arrived().shape == (0, 3, 4)
+    said.clear()
+    lane.send(np.repeat(frames, 2, axis=0))
+    assert said[:2] == [("synchronize", "own"), ("pin", 2 * frames.nbytes)], "no copy goes on in memory given back"
+
+
+def test_a_lane_without_memory_can_be_used_again(said, monkeypatch):
+    lane = cupy_program(0).lane()
+    frames = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
+    lane.send(frames[:1])
+    pin = sys.modules["cupy"].cuda.alloc_pinned_memory
+
+    def fail(size):
+        raise MemoryError(size)
+
+    monkeypatch.setattr(sys.modules["cupy"].cuda, "alloc_pinned_memory", fail)
+    with pytest.raises(MemoryError):
+        lane.send(frames)
+    monkeypatch.setattr(sys.modules["cupy"].cuda, "alloc_pinned_memory", pin)
+    lane.send(frames)
+    assert np.array_equal(lane.arrived(), frames)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Literal
 
 import numcodecs
 import numpy as np
@@ -238,6 +239,37 @@ def test_numcodecs_knows_it() -> None:
     np.testing.assert_array_equal(out, frame)
     np.testing.assert_array_equal(codec.decode(codec.encode(frame)), frame.ravel())
     assert codec.get_config() == {"id": "cygnoreco.packing"}
+
+
+def test_numcodecs_takes_arrays_in_the_order_of_their_memory() -> None:
+    codec = numcodecs.get_codec({"id": "cygnoreco.packing"})
+    frame = np.asfortranarray(noise((200, 301)))
+    packed = codec.encode(frame)
+    np.testing.assert_array_equal(codec.decode(packed), frame.ravel(order="F"))
+    out = np.zeros_like(frame)
+    assert out.flags.f_contiguous
+    assert codec.decode(packed, out) is out
+    np.testing.assert_array_equal(out, frame)
+    gaps = np.zeros((200, 400), np.uint16)
+    with pytest.raises(ValueError, match="contiguous"):
+        codec.decode(packed, gaps[:, :301])
+    assert not gaps.any()
+    with pytest.raises(ValueError, match="contiguous"):
+        codec.encode(gaps[:, :301])
+    with pytest.raises(InputError, match="takes native uint16, not uint8"):
+        codec.encode(b"bytes")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_zarr_format_2_gives_arrays_of_any_order_back(tmp_path: Path, order: Literal["C", "F"]) -> None:
+    codec = numcodecs.get_codec({"id": "cygnoreco.packing"})
+    values = noise((150, 200))  # the second chunk is filled up
+    options = {"shape": values.shape, "chunks": (100, 200), "dtype": values.dtype, "compressors": codec}
+    array = zarr.create_array(tmp_path / "a.zarr", zarr_format=2, order=order, **options)
+    array[:] = values
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "a.zarr", mode="r")[:], values)
+    fortran = zarr.open_array(tmp_path / "a.zarr", mode="r", config={"order": "F"})
+    np.testing.assert_array_equal(fortran[20:130], values[20:130])
 
 
 def test_zarr_opens_it_in_a_process_that_has_imported_nothing_of_ours(tmp_path: Path) -> None:
