@@ -1,6 +1,7 @@
-"""What is measured stage by stage: ours, the plain form, and the scenes to run them on.
+"""What is measured: single stages, reading, blocks and whole runs, beside their plain forms, and the scenes for them.
 
-``table`` and ``ratios`` both take their cases from here: a number means the same in each.
+A case makes its inputs and gives a callable that does the work and nothing else. ``table``, ``ratios`` and ``scaling``
+take theirs from here, so that a number means the same in each.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,15 +25,18 @@ from bench._common import Work
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.chain import correct, reconstruct_block
 from cygnoreco.cluster.directional import directional
-from cygnoreco.cluster.lattice import dbscan
+from cygnoreco.cluster.lattice import dbscan, group
 from cygnoreco.driver import reconstruct
 from cygnoreco.graph import Work as Todo
 from cygnoreco.graph import choose_calibration, cut, make_part, parts_array
 from cygnoreco.image.filters import noise_filter
+from cygnoreco.image.patches import patches
 from cygnoreco.image.points import points
 from cygnoreco.io.opening import open_source
+from cygnoreco.io.packing import pack, unpack
 from cygnoreco.io.source import Block, read_frames
 from cygnoreco.kernels.image import empty_section, image_section
+from cygnoreco.measure.variables import measure
 from cygnoreco.raw import open_run
 from cygnoreco.recipe import Recipe
 
@@ -141,6 +146,19 @@ def directional_ours(occupancy: str) -> Work:
     return lambda: directional(*found, **options)
 
 
+def variables_ours(occupancy: str) -> Work:
+    """Variables of the clusters of one frame; their pixels are cut out already."""
+    here = scene(occupancy)
+    recipe, calibration = here.prepared.recipe, here.prepared.calibration
+    rows, cols, weights = here.points
+    clustering = dbscan(rows, cols, weights, eps=EPS, min_samples=MIN_SAMPLES)
+    order, offsets = group(clustering.labels)
+    rows, cols, tags = rows[order], cols[order], clustering.tags
+    cuts = {**recipe["upper_cut"], **recipe["suppress"], **recipe["accept"]}
+    pixels = patches(here.frames[0], *calibration.maps, rows, cols, **cuts)
+    return lambda: measure(rows, cols, offsets, *pixels, tags, **recipe["measure"])
+
+
 def variables_plain(occupancy: str) -> Work:
     """Variables of the clusters of one frame by NumPy and SciPy; the image they are cut from is there already."""
     here = scene(occupancy)
@@ -192,16 +210,25 @@ def stages_s(occupancy: str, recipe: str = "lime", n: int = 1, repeats: int = 7)
     return {name: value / n for name, value in best.items()}
 
 
-def read_ours(path: Path, *, camera: str = "CAM0", block: int = BLOCK) -> Work:
-    """All frames of a run in blocks; a file that needs an index has it already."""
+def read_ours(path: Path, *, name: str = "CAM0", block: int = BLOCK) -> Work:
+    """All frames of a run in blocks, into memory that is used again; a file that needs an index has it already."""
     source = open_source(path, cache=path.parent / "index")
-    n = len(source.table(camera))
+    n = len(source.table(name))
+    (camera,) = source.cameras
+    memory = np.zeros((block, *camera.shape), np.uint16)
 
     def read() -> None:
         for start in range(0, n, block):
-            source.read(camera, start, min(start + block, n))
+            source.read(name, start, min(start + block, n), memory)
 
     return read
+
+
+def unpacking() -> Work:
+    """Packed frame to pixels; another one, and to another place, each time, so that neither stays in a cache."""
+    frames = scene("few", n=BLOCK).frames
+    packed, out = cycle([pack(frame).copy() for frame in frames]), cycle(np.zeros_like(frames))
+    return lambda: unpack(next(packed), next(out))
 
 
 def loop(path: Path, *, recipe: str = "lime", block: int = BLOCK) -> Work:

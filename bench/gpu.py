@@ -2,9 +2,17 @@
 
     python -m bench.gpu [--batches 8 32 128] [--occupancy few medium crowded] [--json]
 
-Three measurements for every batch and occupancy: blocks one after the other with the next one's frames on their way
-(wall time, what a user gets); the same block again with CUDA events around the stages; and the section alone, whose
-bandwidth stands beside that of a copy within the device's memory. Without a GPU nothing is measured, and it says so.
+Four measurements for every batch and occupancy, all of blocks whose frames are in the host's memory, so that reading,
+inflating and writing are not in them:
+
+* ``reco``: block by block through ``device.reconstruct_block``, by 1 and by 2 threads, as ``reco --threads`` does it;
+* ``stream``: one thread through ``cuda.block.reconstruct_blocks``, which sends the next block's frames while it works
+  on one: what a program can get that calls it itself;
+* one block with CUDA events around the stages;
+* the image section alone, whose bandwidth stands beside that of a copy within the device's memory.
+
+The CPU's number is that of one core, by the chain, on frames of the same occupancy. What may not fit the memory by the
+plan that ``reco`` makes is not measured. Without a GPU nothing is measured, and it says so.
 """
 
 from __future__ import annotations
@@ -14,6 +22,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import repeat
 from typing import Any
@@ -22,17 +31,20 @@ import numpy as np
 
 from bench.scenes import CLASSES, DATA_RUN, PEDESTAL_RUN, frames_of, prepared, rows_of
 from cygnoreco.chain import reconstruct_block as on_cpu
-from cygnoreco.cuda.block import planned_bytes, reconstruct_blocks
+from cygnoreco.cuda.block import reconstruct_blocks
 from cygnoreco.cuda.image import pixel_rules, section_block, upload_maps
 from cygnoreco.cuda.program import Program, cupy_program
-from cygnoreco.device import resolve_device
+from cygnoreco.device import Device, check_plan, reconstruct_block, resolve_device
 from cygnoreco.errors import InputError
 from cygnoreco.recipe import Recipe
+from cygnoreco.types import Camera
 
 #: Simulated frames a class; larger batches repeat them.
 DISTINCT = 16
 #: Frames that the CPU is measured with.
 CPU_FRAMES = 8
+#: Blocks that a measurement of several goes through, and threads that share them.
+BLOCKS, THREADS = 4, (1, 2)
 _NUMBERS = {"origin": "midas", "run": DATA_RUN, "pedestal_run": PEDESTAL_RUN}
 
 
@@ -53,31 +65,34 @@ def main() -> None:
     except InputError as error:
         print(json.dumps({"not measured": str(error)}) if arguments.json else f"not measured: {error}")
         return
-    program = cupy_program(device.index)
-    with program.active():
-        result = measure(program, arguments.recipe, arguments.batches, arguments.occupancy, arguments.repeats)
+    result = measure(device, arguments.recipe, arguments.batches, arguments.occupancy, arguments.repeats)
     result["device"] = device.description
     print(json.dumps(result) if arguments.json else table(result))
 
 
-def measure(program: Program, recipe_name: str, batches: list[int], classes: list[str], repeats: int) -> dict[str, Any]:
+def measure(device: Device, recipe_name: str, batches: list[int], classes: list[str], repeats: int) -> dict[str, Any]:
     """Measure all batches and classes; numbers are the best of some repeats."""
     ready = prepared(recipe_name)
-    result: dict[str, Any] = {"copy_gb_s": device_copy_gb_s(program, repeats), "rows": []}
-    free = program.xp.cuda.Device().mem_info[0]
+    program = cupy_program(device.index)
+    with program.active():
+        result: dict[str, Any] = {"copy_gb_s": device_copy_gb_s(program, repeats), "rows": []}
     for occupancy in classes:
         some = frames_of(occupancy, DISTINCT)
         cpu = cpu_frames_a_second(some[:CPU_FRAMES], ready, repeats)
         for batch in batches:
-            if planned_bytes(some.shape[1:], batch, ready.recipe) > free:
-                result["rows"].append({"occupancy": occupancy, "batch": batch, "skipped": "memory"})
+            row = {"occupancy": occupancy, "batch": batch, "cpu_frames_s": cpu}
+            result["rows"].append(row)
+            try:
+                check_plan(device, Camera("CAM0", *some.shape[1:]), batch, ready.recipe, at_once=max(THREADS))
+            except InputError as error:
+                row["skipped"] = str(error)
                 continue
             frames = some[np.arange(batch) % DISTINCT]
-            row = {"occupancy": occupancy, "batch": batch, "cpu_frames_s": cpu}
-            row |= pipelined(program, frames, ready, repeats)
-            row["ms_a_frame"] = by_stage(program, frames, ready, repeats)
-            row["section_gb_s"] = section_gb_s(program, frames, ready, repeats)
-            result["rows"].append(row)
+            row["reco_frames_s"] = {threads: by_blocks(device, threads, frames, ready, repeats) for threads in THREADS}
+            with program.active():
+                row |= streamed(program, frames, ready, repeats)
+                row["ms_a_frame"] = by_stage(program, frames, ready, repeats)
+                row["section_gb_s"] = section_gb_s(program, frames, ready, repeats)
     return result
 
 
@@ -88,18 +103,30 @@ def cpu_frames_a_second(frames: np.ndarray, ready: Any, repeats: int) -> float:
     return len(frames) / best_wall(work, repeats)
 
 
-def pipelined(program: Program, frames: np.ndarray, ready: Any, repeats: int) -> dict[str, float]:
-    """Frames a second from frames in the host's memory to tables, over several blocks."""
-    blocks = 4
+def by_blocks(device: Device, threads: int, frames: np.ndarray, ready: Any, repeats: int) -> float:
+    """Frames a second, block by block, by some threads that share the blocks."""
+    rows = rows_of(len(frames))
+
+    def one(_: int) -> None:
+        reconstruct_block(frames, rows, ready.calibration, ready.recipe, device=device, **_NUMBERS)
+
+    with ThreadPoolExecutor(threads) as pool:  # the threads of all repeats: their memory for transfers is kept
+        seconds = best_wall(lambda: list(pool.map(one, range(BLOCKS))), repeats)
+    return BLOCKS * len(frames) / seconds
+
+
+def streamed(program: Program, frames: np.ndarray, ready: Any, repeats: int) -> dict[str, float]:
+    """Frames a second, each block's frames on their way while another is worked on; clusters a frame."""
     rows = rows_of(len(frames))
 
     def work() -> int:
-        several = repeat((frames, rows), blocks)
+        several = repeat((frames, rows), BLOCKS)
         found = reconstruct_blocks(several, ready.calibration, ready.recipe, program=program, **_NUMBERS)
         return sum(len(tables.clusters) for tables in found)
 
     seconds = best_wall(work, repeats)
-    return {"frames_s": blocks * len(frames) / seconds, "clusters_a_frame": work() / blocks / len(frames)}
+    n_frames = BLOCKS * len(frames)
+    return {"stream_frames_s": n_frames / seconds, "clusters_a_frame": work() / n_frames}
 
 
 def by_stage(program: Program, frames: np.ndarray, ready: Any, repeats: int) -> dict[str, float]:
@@ -188,15 +215,18 @@ def best_wall(work: Callable[[], Any], repeats: int) -> float:
 def table(result: dict[str, Any]) -> str:
     """Lay the result out for people."""
     lines = [f"{result['device']}; copy within the device {result['copy_gb_s']:.0f} GB/s"]
-    lines.append(f"{'occupancy':10}{'batch':>6}{'frames/s':>10}{'one core':>10}{'section GB/s':>14}   ms a frame")
+    reco = "".join(f"{f'reco, {threads}':>10}" for threads in THREADS)
+    heading = f"{'occupancy':10}{'batch':>6}{reco}{'stream':>10}{'one core':>10}{'section GB/s':>14}   ms a frame"
+    lines += ["frames/s: reco by 1 and 2 threads, stream, and one core of the CPU", heading]
     for row in result["rows"]:
         start = f"{row['occupancy']:10}{row['batch']:6}"
         if "skipped" in row:
-            lines.append(f"{start}   not measured: it may not fit the memory")
+            lines.append(f"{start}   not measured: {row['skipped']}")
             continue
         stages = ", ".join(f"{name} {value:.3f}" for name, value in row["ms_a_frame"].items())
-        rates = f"{row['frames_s']:10.0f}{row['cpu_frames_s']:10.1f}{row['section_gb_s']:14.0f}"
-        lines.append(f"{start}{rates}   {stages}")
+        reco = "".join(f"{rate:10.0f}" for rate in row["reco_frames_s"].values())
+        rates = f"{row['stream_frames_s']:10.0f}{row['cpu_frames_s']:10.1f}{row['section_gb_s']:14.0f}"
+        lines.append(f"{start}{reco}{rates}   {stages}")
     return "\n".join(lines)
 
 

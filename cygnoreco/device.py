@@ -156,13 +156,13 @@ def plan_device(name: str, camera: Camera, block: int, recipe: Recipe, *, at_onc
 
     Raises
     ------
-    InputError
+    InputError, TransientError
         As for the two of them.
     """
     device = resolve_device(name)
     try:
         check_plan(device, camera, block, recipe, at_once=at_once)
-    except InputError as error:
+    except (InputError, TransientError) as error:
         if name != "auto":
             raise
         return Device("cpu", 0, f"CPU, since {error}")
@@ -190,17 +190,24 @@ def check_plan(
     InputError
         The memory is too little, and the message says the largest block that fits; or the recipe asks for an
         arithmetic that the device does not have.
+    TransientError
+        The device does not say what it has free, since others have taken it.
     """
     if device.kind == "cpu":
         return
     if recipe.precision != "float64":
         raise InputError(f"precision = {recipe.precision} of recipe '{recipe.name}': a GPU has float64 only")
-    usable = int(USABLE * (_free_bytes(device) if free is None else free)) // at_once
+    if free is None:
+        with _device_errors(device, block):
+            free = _free_bytes(device)
+    usable = int(USABLE * free) // at_once
     needed = planned_bytes(camera, block, recipe)
     if needed <= usable:
         return
     fits = max((n for n in range(1, block) if planned_bytes(camera, n, recipe) <= usable), default=0)
     advice = f"the largest block that fits has {fits}" if fits else "not even a block of one frame fits"
+    if at_once > 1:
+        advice += "; fewer --threads leave more to each"
     raise InputError(
         f"blocks of {block} frames of {camera.height} x {camera.width} pixels may need {needed / 2**30:.1f} GiB on "
         f"{device}, which has {usable / 2**30:.1f} GiB to spare for each of {at_once} at a time; {advice}"

@@ -24,7 +24,7 @@ from dask.local import get_sync
 
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.dataset import Dataset, begin, dataset_of, finished, load_tables, locked, publish
-from cygnoreco.device import check_plan, resolve_device
+from cygnoreco.device import plan_device
 from cygnoreco.errors import DataError, InputError, TransientError
 from cygnoreco.graph import CalibrationChoice, Work, at_hand, choose_calibration, cut, make_part, parts_array
 from cygnoreco.io.parts import Receipt
@@ -141,7 +141,7 @@ def reconstruct(
         Blocks computed at once in this process.
     device : str
         ``cpu``; ``cuda`` or ``cuda:1``, a GPU; ``auto``, a GPU if there is one; see
-        :func:`cygnoreco.device.resolve_device`.
+        :func:`cygnoreco.device.plan_device`.
     block : int
         Frames a block: the unit of work, of memory and of resuming.
     out : str or Path, optional
@@ -176,8 +176,7 @@ def reconstruct(
     sensor = run.camera(camera)
     computed_on = device
     if client is None or callable(client):  # workers elsewhere look for themselves
-        chosen = resolve_device(device)
-        check_plan(chosen, sensor, block, recipe, at_once=threads)
+        chosen = plan_device(device, sensor, block, recipe, at_once=threads)
         device, computed_on = chosen.name, chosen.description
     with _folder(out) as folder:
         choice = choose_calibration(

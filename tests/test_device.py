@@ -147,7 +147,7 @@ def test_blocks_that_do_not_fit_are_refused_with_the_largest_that_does():
     with pytest.raises(InputError, match="not even a block of one frame"):
         check_plan(gpu, LIME, 17, recipe, free=2**20)
     check_plan(gpu, LIME, 16, recipe, at_once=2, free=int(2 * needed / device.USABLE) + 2)
-    with pytest.raises(InputError, match="each of 2 at a time"):
+    with pytest.raises(InputError, match=r"each of 2 at a time; .*; fewer --threads"):
         check_plan(gpu, LIME, 16, recipe, at_once=2, free=int(needed / device.USABLE) + 1)
     with pytest.raises(InputError, match="float64 only"):
         check_plan(gpu, LIME, 16, recipe.override(["precision=float32"]))
@@ -179,6 +179,14 @@ def test_a_device_is_planned_and_auto_falls_back(monkeypatch):
     assert "float64 only" in chosen.description
     with pytest.raises(InputError, match="unknown device"):
         plan_device("atuo", LIME, 64, recipe)
+
+    def taken(index):
+        raise DriverError("cudaErrorDevicesUnavailable", 46)
+
+    sys.modules["cupy"].cuda.Device = taken
+    with pytest.raises(TransientError, match="cuda:0 cannot be used now"):
+        plan_device("cuda", LIME, 64, recipe)
+    assert "cannot be used now" in plan_device("auto", LIME, 64, recipe).description
     assert plan_device("cpu", LIME, 64, recipe) == Device("cpu")
 
 

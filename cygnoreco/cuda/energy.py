@@ -2,8 +2,8 @@
 
 What is decided in integers (the skeleton, its points, the discs, the pixels of every slice) is that of
 :func:`cygnoreco.measure.density.density_calibration`, exactly, and so is the path length to its last bit. The energy
-agrees within 1e-9: counts are summed without rounding, and the functions of the formula have errors of their own.
-Whatever the order in which the threads run, the result has the same bits.
+agrees within ``ENERGY_TOLERANCE``: counts are summed without rounding, and the functions of the formula have errors of
+their own. Whatever the order in which the threads run, the result has the same bits.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from cygnoreco.cuda.program import Program
 from cygnoreco.errors import InputError
+
+#: Relative tolerance of the energy against the CPU's, before it is rounded to single precision.
+ENERGY_TOLERANCE = 1e-9
 
 #: Memory for the tiles of the clusters that are worked on at a time; more clusters wait for the next round. A single
 #: cluster has what it needs: 0.1 GiB for one that covers a sensor of 2304 x 2304 pixels.

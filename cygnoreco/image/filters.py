@@ -94,7 +94,8 @@ def noise_filter(
     of a macro-pixel are already filtered when it is judged. This makes it far more selective than the same rules
     applied at once, and is therefore kept. The two outermost rows and columns are cleared first; row and
     column 1 are then judged like the others, the last two are not. Neighbours and their average are float32, added
-    column by column from the upper left.
+    column by column from the upper left. The walk is that of the kernel which the chain runs; the independent form of
+    these rules, with which both are compared, is in the tests.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cygnoreco.errors import DataError, InputError, TransientError
-from cygnoreco.kernels.scratch import scratch
+from cygnoreco.kernels.scratch import aligned_empty
+
+_free = threading.local()
 
 _URL = re.compile(r"^([a-z][a-z0-9+.-]+):/+(.+)$")
 
@@ -36,8 +39,8 @@ def full_name(path: Path) -> str:
 
 
 def read_range(folder: Path, name: str, start: int, size: int) -> NDArray[np.uint8]:
-    """Read one part of a file, as :func:`read_ranges` does."""
-    return next(read_ranges(folder, name, [(start, size)]))
+    """Read one part of a file, as :func:`read_ranges` does, into memory of its own."""
+    return next(read_ranges(folder, name, [(start, size)])).copy()
 
 
 def read_ranges(folder: Path, name: str, ranges: Sequence[tuple[int, int]]) -> Iterator[NDArray[np.uint8]]:
@@ -56,7 +59,8 @@ def read_ranges(folder: Path, name: str, ranges: Sequence[tuple[int, int]]) -> I
     Yields
     ------
     ndarray
-        (size,) uint8, valid until the next one: local parts share memory, small enough to stay in the cache.
+        (size,) uint8, valid until the next one, or the end, of this iterator: local parts share memory, small enough to
+        stay in the cache. Iterators under way at the same time do not disturb each other.
 
     Raises
     ------
@@ -78,9 +82,10 @@ def read_ranges(folder: Path, name: str, ranges: Sequence[tuple[int, int]]) -> I
         yield from (data[start - begin : start - begin + size] for start, size in ranges)
         return
     try:
-        with (folder / name).open("rb", buffering=0) as file:
+        largest = max((size for _, size in ranges), default=0)
+        with (folder / name).open("rb", buffering=0) as file, _lent(largest) as memory:
             for start, size in ranges:
-                part = scratch("read_ranges", (size,), np.uint8)
+                part = memory[:size]
                 file.seek(start, os.SEEK_END if start < 0 else os.SEEK_SET)
                 found = file.readinto(part.data)
                 if found != size:
@@ -88,6 +93,22 @@ def read_ranges(folder: Path, name: str, ranges: Sequence[tuple[int, int]]) -> I
                 yield part
     except OSError as error:
         raise DataError(f"{folder / name}: cannot be read ({error.strerror})") from None
+
+
+@contextlib.contextmanager
+def _lent(size: int) -> Iterator[NDArray[np.uint8]]:
+    """Memory of the thread that is used again afterwards, but by nobody before: an iterator holds it between its steps.
+
+    Plain :func:`~cygnoreco.kernels.scratch.scratch` would give two iterators of a thread the same.
+    """
+    free: list[NDArray[np.uint8]] = _free.__dict__.setdefault("memory", [])
+    memory = free.pop() if free else np.empty(0, np.uint8)
+    if memory.size < size:
+        memory = aligned_empty((size,), np.uint8)
+    try:
+        yield memory
+    finally:
+        free.append(memory)
 
 
 def file_sizes(folder: Path) -> dict[str, int]:

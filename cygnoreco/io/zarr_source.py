@@ -73,7 +73,8 @@ def open_zarr(path: Path) -> StoredSource:
     Raises
     ------
     DataError
-        Files are missing, cut or too many, or it is another kind of Zarr folder.
+        Files are missing or cut, or it is another kind of Zarr folder. Files that the run has not written are passed
+        over: file systems and transfers leave some, and none of them can stand for one of the run's.
     InputError, TransientError
         The store at a URL does not let us in, or does not answer.
     """

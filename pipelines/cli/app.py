@@ -30,7 +30,7 @@ VignettingOption = Annotated[
     str | None, typer.Option(help="Lens response: a ROOT map, a file of ours, 'generated:lime' or 'none'.")
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="Blocks computed at once in this process; by default one a core.")
+    int | None, typer.Option(min=1, help="Blocks computed at once in this process; by default one a core, on a GPU 2.")
 ]
 WorkersOption = Annotated[int, typer.Option(min=0, help="Worker processes, instead of threads of this one.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 and so on, or auto: a GPU if there is one.")]

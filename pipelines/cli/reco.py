@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from clusters.local import cores, local_client
 from cygnoreco.calib.find import find_pedestal
 from cygnoreco.chain import check_camera
+from cygnoreco.device import resolve_device
 from cygnoreco.driver import Progress, reconstruct
 from cygnoreco.errors import CygnoError, InputError, TransientError
 from cygnoreco.io.parts import committed_parts
@@ -72,9 +73,8 @@ def reco(
     with frame_progress(not (quiet or as_json)) as bar, ExitStack() as stack:
         # Workers take seconds to start: only when there is something to do.
         client = cache(lambda: stack.enter_context(local_client(workers))) if workers else None
-        request = Request(
-            chosen, pedestal, vignetting, out, block, force, strict, client, threads or max(workers, cores()), device
-        )
+        at_once = threads or _threads(workers, device)
+        request = Request(chosen, pedestal, vignetting, out, block, force, strict, client, at_once, device)
         watch = _Watch(bar)
         try:
             for path in runs:
@@ -95,6 +95,11 @@ def reco(
         elif outcome["status"] == "interrupted":
             raise Interrupted(_how_to_go_on(outcome))
     return _code(outcomes)
+
+
+def _threads(workers: int, device: str) -> int:
+    """Blocks at once if the user does not say: one a core; on a GPU, whose memory they share, one and the next."""
+    return max(workers, cores()) if resolve_device(device).kind == "cpu" else 2
 
 
 class _Watch:

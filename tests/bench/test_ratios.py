@@ -90,6 +90,7 @@ def test_kept_ratios_are_those_that_are_watched(tmp_path, monkeypatch):
     # Without making a scene: only the names are wanted.
     monkeypatch.setattr(ratios, "cases", _Nothing())
     monkeypatch.setattr(ratios.scenes, "write_run", lambda path, *_, **__: path)
+    monkeypatch.setattr(ratios, "convert", lambda *_, **__: None)
     names = {ratio.name for ratio in ratios.guarded(tmp_path)}
     for kept in ratios.load(ratios.KEPT).values():
         assert set(kept) == names

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tracemalloc
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,21 +15,19 @@ from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.calib.response import generated_response
 from cygnoreco.chain import calibrate
 from cygnoreco.chain import reconstruct_block as on_cpu
-from cygnoreco.cuda.block import planned_bytes, reconstruct_block, reconstruct_blocks
+from cygnoreco.cuda.block import _Found, _tables, _wall_clock, planned_bytes, reconstruct_block, reconstruct_blocks
 from cygnoreco.cuda.energy import SCRATCH_BYTES
-from cygnoreco.cuda.variables import FIT_TOLERANCE
+from cygnoreco.cuda.variables import COLUMNS
 from cygnoreco.recipe import Recipe
-from cygnoreco.types import CLUSTER_DTYPE, FRAME_DTYPE
+from cygnoreco.types import FRAME_DTYPE
 from simulation.detector import Detector
 from simulation.plan import demo_plan
 from simulation.run import simulate_event
+from tests.cuda.agreement import TOLERANCES, assert_columns_agree
 
 SHAPE = (256, 320)
 WINDOW = ("accept.xmax=none", "accept.ymin=none", "accept.ymax=none")
 RUN = {"run": 11, "pedestal_run": 10, "quality": 8}
-#: Columns whose last digits depend on functions of the processor, and what they may differ by.
-FITTED = {name for name in CLUSTER_DTYPE.names if "gauss" in name or "chi2" in name}
-CLOSE = {"sc_theta", "sc_energy"}
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +70,7 @@ def assert_same_tables(ours, theirs):
     assert ours.vetoed == theirs.vetoed
     assert ours.clusters.dtype == theirs.clusters.dtype
     assert len(ours.clusters) == len(theirs.clusters)
-    for name in CLUSTER_DTYPE.names:
-        one, other = ours.clusters[name], theirs.clusters[name]
-        if name in FITTED:
-            assert one == pytest.approx(other, rel=10 * FIT_TOLERANCE, abs=1e-4, nan_ok=True), name
-        elif name in CLOSE:
-            assert one == pytest.approx(other, rel=1e-6, nan_ok=True), name
-        else:
-            assert np.array_equal(one, other, equal_nan=True), name
+    assert_columns_agree(ours.clusters, theirs.clusters)
 
 
 @pytest.mark.parametrize(
@@ -164,3 +158,25 @@ def test_calibration_is_uploaded_once(program, frames, pedestal, monkeypatch):
     other = dataclasses.replace(calibration)
     reconstruct_block(frames[:1], rows_of(1), other, recipe, program=program, origin="midas", **RUN)
     assert len(uploads) == 2
+
+
+def test_the_documentation_quotes_the_tolerances():
+    text = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text()
+    quoted = {name: float(value) for name, value in re.findall(r"`(\w+_TOLERANCE)` = (\S+)", text)}
+    assert quoted == TOLERANCES
+
+
+def test_a_number_beyond_single_precision_is_infinite_and_nobody_is_warned():
+    table = np.zeros((len(COLUMNS), 1))
+    table[COLUMNS.index("sc_lgaussamp")] = -1e300
+    found = _Found(
+        np.zeros((6, 1)),
+        table,
+        np.zeros(1, np.int64),
+        np.zeros(1, np.int64),
+        np.ones(1, np.int64),
+        lambda clusters, begins, size: (np.zeros(size),) * 3,
+        4,
+    )
+    tables = _tables(found, rows_of(1), SHAPE, Recipe.load("lime"), _wall_clock(Counter()), 11, 10, 0)
+    assert tables.clusters["sc_lgaussamp"].tolist() == [-np.inf]

@@ -18,7 +18,7 @@ from cygnoreco.errors import DataError, InputError, TransientError
 from cygnoreco.io.convert import PRESETS, convert, verify_copy
 from cygnoreco.io.inspect import run_info, verify_run
 from cygnoreco.io.opening import open_source
-from cygnoreco.io.remote import file_sizes, full_name, read_range, url_of
+from cygnoreco.io.remote import file_sizes, full_name, read_range, read_ranges, url_of
 from cygnoreco.raw import open_run
 from tests.io.picture_files import random_frames, write_root_pictures
 from tests.io.test_convert import SHAPES, write_midas
@@ -153,8 +153,6 @@ def test_a_block_on_the_disk_costs_the_same(archive: Path, preset: str, monkeypa
         sizes.extend(size for _, size in ranges)
         yield from read_ranges(folder, name, ranges)
 
-    from cygnoreco.io.remote import read_ranges
-
     monkeypatch.setattr("cygnoreco.io.shards.read_ranges", counting)
     run.read("CAM0", 16, 32)
     assert len(sizes) == 16
@@ -226,6 +224,26 @@ def test_a_server_that_does_not_answer_may_answer_later(bucket: Bucket, archive:
         with pytest.raises(TransientError, match="cannot be read now"):
             read_range(Path("s3://runs/a.zarr"), "zarr.json", 0, 10)
     forget_connections()
+
+
+def test_parts_read_side_by_side_in_one_thread_stay_apart(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(100)))
+    one = read_ranges(tmp_path, "file", [(0, 3), (10, 5)])
+    other = read_ranges(tmp_path, "file", [(50, 2), (60, 30)])
+    for begin, beyond in ((0, 50), (10, 60)):
+        mine, yours = next(one), next(other)
+        tail = read_range(tmp_path, "file", -2, 2)
+        read_range(tmp_path, "file", 20, 70)
+        assert (mine[0], yours[0], tail.tolist()) == (begin, beyond, [98, 99])
+    assert list(one) == list(other) == []
+
+
+def test_local_parts_use_the_same_memory_again(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(100))
+    places = set()
+    for _ in range(3):
+        places |= {part.ctypes.data for part in read_ranges(tmp_path, "file", [(0, 90), (10, 5)])}
+    assert len(places) == 1
 
 
 def test_a_path_carries_a_url(tmp_path: Path) -> None:

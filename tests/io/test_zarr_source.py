@@ -134,6 +134,11 @@ def test_a_lost_or_cut_file_is_found_when_opened(copy: Path, damage: str) -> Non
         open_zarr(copy)
 
 
+def test_files_of_others_are_passed_over(copy: Path) -> None:
+    (copy / "frames" / "CAM0" / ".nfs0001").write_bytes(b"left by a file system")
+    np.testing.assert_array_equal(open_zarr(copy).read("CAM0", 0, 3), FRAMES[:3])
+
+
 @pytest.mark.parametrize("place", [100, -100, -4])
 def test_a_flipped_bit_is_found_when_read(copy: Path, place: int) -> None:
     shard = copy / "frames" / "CAM0" / "c" / "1" / "0" / "0"
