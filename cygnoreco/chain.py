@@ -167,7 +167,6 @@ def reconstruct_block(
     origin: str,
     run: int,
     pedestal_run: int,
-    quality: int = 0,
 ) -> tuple[Tables, dict[str, float]]:
     """Reconstruct a block of frames.
 
@@ -185,8 +184,6 @@ def reconstruct_block(
         As for :func:`correct`.
     run, pedestal_run : int
         Run numbers for the tables.
-    quality : int
-        Quality bits that all events have in common.
 
     Returns
     -------
@@ -217,7 +214,7 @@ def reconstruct_block(
     columns["cmos_mean"], columns["cmos_rms"] = mean_and_rms(
         section.integral[entries], section.squares[entries], math.prod(frames.shape[1:])
     )
-    columns["quality"] = [quality | each.quality for each in found]
+    columns["quality"] = [each.quality for each in found]
     columns["lp_len"] = [each.n_points for each in found]
     columns["nSc"] = [len(each.table) for each in found]
     columns["nRedpix"] = [len(each.pixels) for each in found]

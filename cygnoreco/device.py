@@ -100,7 +100,6 @@ def reconstruct_block(
     origin: str,
     run: int,
     pedestal_run: int,
-    quality: int = 0,
 ) -> tuple[Tables, dict[str, float]]:
     """Reconstruct a block of frames on a device; the rest is that of :func:`cygnoreco.chain.reconstruct_block`.
 
@@ -110,7 +109,7 @@ def reconstruct_block(
         The GPU has too little memory at this moment, because others took it after it was planned; or it is not to be
         had, or failed.
     """
-    numbers: dict[str, Any] = {"origin": origin, "run": run, "pedestal_run": pedestal_run, "quality": quality}
+    numbers: dict[str, Any] = {"origin": origin, "run": run, "pedestal_run": pedestal_run}
     if device.kind == "cpu":
         return chain.reconstruct_block(frames, rows, calibration, recipe, **numbers)
     from cygnoreco.cuda.block import reconstruct_block as on_gpu

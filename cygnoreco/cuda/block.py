@@ -59,7 +59,6 @@ def reconstruct_block(
     origin: str,
     run: int,
     pedestal_run: int,
-    quality: int = 0,
 ) -> tuple[Tables, dict[str, float]]:
     """Reconstruct a block of frames on the device of a program; for the rest see the chain's function.
 
@@ -81,7 +80,6 @@ def reconstruct_block(
         origin=origin,
         run=run,
         pedestal_run=pedestal_run,
-        quality=quality,
         clock=_wall_clock(seconds),
     )
     return tables, dict(seconds)
@@ -96,7 +94,6 @@ def reconstruct_blocks(
     origin: str,
     run: int,
     pedestal_run: int,
-    quality: int = 0,
     clock: Clock | None = None,
 ) -> Iterator[Tables]:
     """Reconstruct blocks one after the other; the frames of the next one travel while a block is worked on.
@@ -107,7 +104,7 @@ def reconstruct_blocks(
     ----------
     blocks : iterable
         Frames (n, H, W) uint16 in the orientation of the sensor, and their (n,) ``FRAME_DTYPE`` rows.
-    calibration, recipe, origin, run, pedestal_run, quality
+    calibration, recipe, origin, run, pedestal_run
         As for :func:`cygnoreco.chain.reconstruct_block`.
     program : Program
         Kernels and their device.
@@ -131,7 +128,7 @@ def reconstruct_blocks(
             frames = lane.arrived()
             rules = _rules(frames.shape[1:], recipe, origin)
             found = _reconstruct(program, frames, _maps(program, calibration), rules, recipe, clock)
-            return _tables(found, rows, frames.shape[1:], recipe, clock, run, pedestal_run, quality)
+            return _tables(found, rows, frames.shape[1:], recipe, clock, run, pedestal_run)
 
     for frames, rows in blocks:
         if len(rows):
@@ -238,7 +235,6 @@ def _tables(
     clock: Clock,
     run: int,
     pedestal_run: int,
-    quality: int,
 ) -> Tables:
     """Make the tables of what came back."""
     n = len(rows)
@@ -269,7 +265,7 @@ def _tables(
     columns |= {"run": run, "pedestal_run": pedestal_run, "cmos_integral": integral}
     columns["cmos_mean"], columns["cmos_rms"] = mean_and_rms(integral, squares, shape[0] * shape[1])
     bits = SPARK * sparks | SATURATED * (saturated > 0) | CUT_SHORT * (cut_short > 0)
-    columns |= {"quality": quality | bits, "lp_len": n_points}
+    columns |= {"quality": bits, "lp_len": n_points}
     columns |= {"nSc": np.diff(first), "nRedpix": np.diff(frame_ends)}
     events = event_table(columns, {}, **recipe["tables"])
     if not recipe["spark"]["keep_entry"]:

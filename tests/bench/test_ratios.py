@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import ratios
+from bench import asv_ratios, ratios
 from bench._common import best_s, compute_yardstick, cpu_name, limits, markdown, shown
 from bench.table import BEGIN, END, with_fragment
 from cygnoreco.cluster import lattice
@@ -94,6 +94,15 @@ def test_kept_ratios_are_those_that_are_watched(tmp_path, monkeypatch):
     names = {ratio.name for ratio in ratios.guarded(tmp_path)}
     for kept in ratios.load(ratios.KEPT).values():
         assert set(kept) == names
+
+
+def test_history_tells_every_ratio_that_is_kept(monkeypatch):
+    monkeypatch.setattr(ratios, "guarded", watched)
+    history = asv_ratios.Ratios()
+    measured = history.setup_cache()
+    assert history.track_ratio(measured, "dbscan / arithmetic") == measured["dbscan / arithmetic"] > 0
+    assert np.isnan(history.track_ratio(measured, "gone / arithmetic"))
+    assert set(history.params) == {name for kept in ratios.load(ratios.KEPT).values() for name in kept}
 
 
 class _Nothing:
