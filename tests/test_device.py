@@ -235,7 +235,7 @@ def test_the_cpu_runs_the_chain(monkeypatch):
 
     monkeypatch.setattr(chain, "reconstruct_block", remember)
     nothing = np.empty((0, 4, 4), np.uint16)
-    keywords = {"origin": "midas", "run": 1, "pedestal_run": 2, "quality": 3}
+    keywords = {"origin": "midas", "run": 1, "pedestal_run": 2}
     found = reconstruct_block(nothing, nothing, None, None, device=Device("cpu"), **keywords)
     assert found == ("tables", {})
     assert seen == keywords

@@ -27,7 +27,7 @@ from tests.cuda.agreement import TOLERANCES, assert_columns_agree
 
 SHAPE = (256, 320)
 WINDOW = ("accept.xmax=none", "accept.ymin=none", "accept.ymax=none")
-RUN = {"run": 11, "pedestal_run": 10, "quality": 8}
+RUN = {"run": 11, "pedestal_run": 10}
 
 
 @pytest.fixture(scope="module")
