@@ -36,6 +36,7 @@ from cygnoreco.io.opening import open_source
 from cygnoreco.io.packing import pack, unpack
 from cygnoreco.io.source import Block, read_frames
 from cygnoreco.kernels.image import empty_section, image_section
+from cygnoreco.kernels.points import find_points
 from cygnoreco.measure.variables import measure
 from cygnoreco.raw import open_run
 from cygnoreco.recipe import Recipe
@@ -117,7 +118,8 @@ def noise_ours(occupancy: str = "few") -> Work:
     here = scene(occupancy)
     edges, picture = here.section.edges[0], here.section.picture[0]
     recipe = here.prepared.recipe
-    return lambda: points(noise_filter(edges, **recipe["noise"]), picture, **recipe["points"])
+    unit = recipe["points"]["weights"] == "unit"
+    return lambda: find_points(edges, picture, **recipe["noise"], unit_weights=unit)
 
 
 def noise_plain(occupancy: str = "few") -> Work:

@@ -25,7 +25,7 @@ _MAP = re.compile(r"(?:pedmap_run|pedestal_run)(\d+)(?:_(CAM\w*?))?(?:_rebin1)?\
 _RAW = re.compile(r"(?:run|histograms_Run)(\d+)()\.(?:mid(?:\.gz|\.lz4|\.bz2)?|root|h5|zarr)")
 
 #: Frames read at a time.
-BLOCK = 8
+BLOCK = 4
 
 
 def find_pedestal(
@@ -162,7 +162,7 @@ def pedestal_of(
         there = ", ".join(known) or "none"
         raise InputError(f"no camera '{camera}' in the pedestal run '{source.path}'; there: {there}")
     faults: list[Fault] = []
-    buffers = Buffers(3, BLOCK, known[camera])
+    buffers = Buffers(2, BLOCK, known[camera])
 
     def frames() -> Generator[Frames]:
         for block in read_ahead(blocks(source, known[camera], buffers, BLOCK, max_frames), buffers):
