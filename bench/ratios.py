@@ -105,7 +105,13 @@ def guarded(folder: Path) -> list[Ratio]:
         Ratio(
             "variables of 5,000 points / NumPy, SciPy", cases.variables_ours("medium"), cases.variables_plain("medium")
         ),
-        Ratio("few points, after inflation / copy", cases.block_of("few", n=block), frame_copy(), block),
+        Ratio(
+            "few points, after inflation / plain section",
+            cases.block_of("few", n=block),
+            cases.section_plain(),
+            block,
+            4,
+        ),
         Ratio("crowded frame, after inflation / arithmetic", cases.block_of("crowded"), compute_yardstick()),
         Ratio("pedestal / NumPy", cases.pedestal_ours(), cases.pedestal_plain(), turns=4),
         Ratio("unpacking / copy", cases.unpacking(), frame_copy(), turns=15),
