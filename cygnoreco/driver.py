@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import queue
-import socket
-import sys
 import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
-from dask.local import get_sync
+from typing import Any
 
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.dataset import Dataset, begin, dataset_of, finished, load_tables, locked, publish
 from cygnoreco.device import plan_device
-from cygnoreco.errors import DataError, InputError, TransientError
-from cygnoreco.graph import CalibrationChoice, Work, at_hand, choose_calibration, cut, make_part, parts_array
+from cygnoreco.errors import DataError, InputError
+from cygnoreco.graph import CalibrationChoice, Work, at_hand, choose_calibration
 from cygnoreco.io.parts import Receipt
-from cygnoreco.io.source import Block, Buffers, beginning_of, blocks
+from cygnoreco.io.source import beginning_of
 from cygnoreco.lineage import key_of, lineage
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
+from cygnoreco.spread import Made, Workers, by_number, first_pass, missing
+from cygnoreco.summary import late_faults, of_this_call, reco_params, summarise
 from cygnoreco.tables import FILE_CHECKSUM, Tables
 from cygnoreco.types import Camera, Fault
-
-if TYPE_CHECKING:
-    from distributed import Client
-
-_Client: TypeAlias = "Client | Callable[[], Client | None] | None"
-
-#: Libraries whose versions are recorded.
-_LIBRARIES = ("cygnoreco", "numpy", "scipy", "numba", "dask", "distributed", "uproot", "zarr")
 
 
 @dataclass(frozen=True)
@@ -102,7 +85,7 @@ def reconstruct(
     response: str | Path | None = None,
     recipe: Recipe | str | Path = "lime",
     camera: str | None = None,
-    client: _Client = None,
+    client: Workers = None,
     threads: int = 1,
     device: str = "cpu",
     block: int = 8,
@@ -218,7 +201,7 @@ def reconstruct(
                 # Names and places are those of this call: the result may have been made under others.
                 summary={
                     **summary,
-                    **_places(run, recipe, choice, dataset),
+                    **of_this_call(run, recipe, choice, dataset),
                     "status": "bad events" if summary["faults"] or choice.pedestal.faults else "good",
                 },
                 path=dataset.official if out is not None else None,
@@ -235,27 +218,6 @@ def _dataset(folder: Path, run: Run, camera: Camera, document: Mapping[str, Any]
     return dataset_of(folder, run=run.number, camera=camera.name, key=key_of(document), several=several)
 
 
-def missing(start: int, stop: int, done: list[Receipt], block: int) -> list[tuple[int, int]]:
-    """Bounds of the blocks of some frames that are not covered by committed parts.
-
-    Parameters
-    ----------
-    start, stop : int
-        The frames.
-    done : list of Receipt
-        Parts that are there, in order, without overlap.
-    block : int
-        Frames a block at most.
-    """
-    bounds = []
-    position = start
-    for first, last in [(receipt.start, receipt.stop) for receipt in done] + [(stop, stop)]:
-        free = min(first, stop) - position
-        bounds += [(position + begin, position + end) for begin, end in cut(max(free, 0), block)]
-        position = max(position, last)
-    return bounds
-
-
 def _work(
     run: Run,
     work: Work,
@@ -264,7 +226,7 @@ def _work(
     dataset: Dataset,
     document: Mapping[str, Any],
     done: list[Receipt],
-    client: _Client,
+    client: Workers,
     threads: int,
     block: int,
     strict: bool,
@@ -290,9 +252,9 @@ def _work(
             )
 
     if strict:
-        _stop_at(f"'{run.path}'", _late_faults(receipts))
+        _stop_at(f"'{run.path}'", late_faults(receipts))
 
-    def collect(made: _Made) -> None:
+    def collect(made: Made) -> None:
         with closing(made):  # at once, also after an error: nothing works on behind its back
             for receipt, total in made:
                 if receipt is not None:
@@ -304,7 +266,7 @@ def _work(
 
     if (client is None or callable(client)) and beginning_of(run.source) is not None:
         try:
-            collect(_first_pass(run, work, done, threads, block))
+            collect(first_pass(run, work, done, threads, block))
         except DataError:
             kept = {receipt.path for receipt in done}
             for path in dataset.parts.iterdir():  # of a file that changed on the way: their key is another content's
@@ -313,7 +275,7 @@ def _work(
             raise
     total = len(run.table(camera.name))
     receipts[:] = [receipt for receipt in receipts if receipt.stop <= total]
-    collect(_by_number(work, missing(0, total, sorted(receipts), block), total, client, threads))
+    collect(by_number(work, missing(0, total, sorted(receipts), block), total, client, threads))
     receipts.sort()
     _check_cover(receipts, total)
     dataset = _dataset(dataset.out, run, camera, document)  # all cameras are known now
@@ -322,203 +284,21 @@ def _work(
         receipts,
         # Which frame a wrong checksum of the whole file stands for cannot be known: it may be any.
         quality=FILE_CHECKSUM * any(fault.kind == "trailer" for fault in run.faults),
-        parameters=_reco_params(recipe, camera),
+        parameters=reco_params(recipe, camera),
         provenance={
             "key": key_of(document),
             "lineage": document,
             "pedestal_run": choice.pedestal.run,
-            "faults": [asdict(fault) for fault in (*run.faults, *_late_faults(receipts))],
+            "faults": [asdict(fault) for fault in (*run.faults, *late_faults(receipts))],
             "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
         },
         summary={
-            **_summary(run, recipe, choice, dataset, document, receipts, fresh, started),
+            **summarise(run, recipe, choice, dataset, document, receipts, fresh, started),
             "device": computed_on,
         },
         key=key_of(document),
         time=_begin_of(run, camera.name),
     )
-
-
-#: A new receipt if there is one, and the frames of the run as far as they are known.
-_Made: TypeAlias = Generator[tuple[Receipt | None, int]]
-
-
-def _first_pass(run: Run, work: Work, done: list[Receipt], threads: int, block: int) -> _Made:
-    """Read a file from its first byte to its last, while threads reconstruct what was read."""
-    camera = work.ref.camera
-    # Inflating keeps one thread busy, this one, and a second one can hardly keep up with several others.
-    helpers = threads - 1
-    buffers = Buffers(helpers + 1, block, camera)
-    receipts: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
-
-    def make(whole: Block) -> None:
-        try:
-            for start, stop in missing(whole.start, whole.stop, done, block):
-                inside = slice(start - whole.start, stop - whole.start)
-                receipts.put(make_part(Block(start, whole.frames[inside], whole.rows[inside]), work))
-        finally:
-            buffers.give(whole.frames)
-
-    total = 0
-    with ExitStack() as stack:
-        pool = stack.enter_context(_Inline() if helpers == 0 else ThreadPoolExecutor(helpers))
-        futures: deque[Future[None]] = deque()
-        try:
-            for whole in stack.enter_context(closing(blocks(run.source, camera, buffers, block))):
-                futures.append(pool.submit(make, whole))
-                total = round(whole.stop / whole.part)
-                while futures and futures[0].done():
-                    futures.popleft().result()
-                while not receipts.empty():
-                    yield receipts.get(), total
-            total = len(run.table(camera.name))
-            for future in futures:
-                future.result()
-                while not receipts.empty():
-                    yield receipts.get(), total
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-class _Inline(Executor):
-    """Does its work when it is told to, in the thread that tells it."""
-
-    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(work(*arguments, **named))
-        return future
-
-
-def _by_number(work: Work, bounds: list[tuple[int, int]], total: int, client: _Client, threads: int) -> _Made:
-    """Have blocks computed by their numbers, in whatever order."""
-    yield None, total
-    if bounds:
-        parts = parts_array(work, bounds)
-        tasks = [parts.blocks[index] for index in range(parts.numblocks[0])]
-        workers = client() if callable(client) else client
-        with closing(_here(tasks, threads) if workers is None else _there(tasks, workers)) as made:
-            for receipt in made:
-                yield receipt, total
-
-
-def _here(tasks: list[Any], threads: int) -> Generator[Receipt]:
-    """Compute tasks in this process."""
-
-    def compute(task: Any) -> Receipt:
-        receipt: Receipt = task.compute(scheduler=get_sync)[0]  # by its name it would load all of distributed first
-        return receipt
-
-    if threads == 1:
-        yield from map(compute, tasks)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(compute, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _there(tasks: list[Any], client: Client) -> Generator[Receipt]:
-    """Compute tasks by the workers of a client."""
-    from distributed import KilledWorker
-    from distributed import as_completed as as_they_come
-
-    futures = client.compute(tasks, retries=2)  # a passing fault of a disk, say
-    try:
-        for future in as_they_come(futures):
-            yield future.result()[0]
-    except KilledWorker:
-        raise TransientError(
-            "workers died again and again on the same block, most likely for want of memory: "
-            "fewer workers or smaller blocks need less"
-        ) from None
-    finally:
-        client.cancel(futures)
-
-
-def _summary(
-    run: Run,
-    recipe: Recipe,
-    choice: CalibrationChoice,
-    dataset: Dataset,
-    document: Mapping[str, Any],
-    receipts: list[Receipt],
-    fresh: list[Receipt],
-    started: float,
-) -> dict[str, Any]:
-    seconds: Counter[str] = Counter()
-    for receipt in receipts:
-        seconds.update(receipt.seconds)
-    finished_at = time.time()
-    late = _late_faults(receipts)
-    faults = (*run.faults, *late)
-    return {
-        "status": "bad events" if faults or choice.pedestal.faults else "good",
-        "run": run.number,
-        "camera": document["input"]["camera"],
-        "key": key_of(document),
-        "lineage": document,
-        **_places(run, recipe, choice, dataset),
-        "pedestal_run": choice.pedestal.run,
-        "frames": sum(receipt.stop - receipt.start for receipt in receipts) - len(late),
-        "frames_lost": sum(fault.frame is not None for fault in faults),
-        "clusters": sum(receipt.counts["clusters"] for receipt in receipts),
-        "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
-        "faults": [asdict(fault) for fault in faults],
-        "seconds_by_stage": dict(sorted(seconds.items())),
-        "started": started,
-        "finished": finished_at,
-        "wall_s": finished_at - started,
-        "frames_this_start": sum(receipt.stop - receipt.start for receipt in fresh),
-        "host": {
-            "name": socket.gethostname(),
-            "platform": platform.platform(),
-            "cpus": os.cpu_count(),
-            "python": sys.version.split()[0],
-            "versions": {name: metadata.version(name) for name in _LIBRARIES},
-        },
-    }
-
-
-#: Names that the experiment's ``Reco_params`` has for parameters of ours.
-_OFFICIAL = {
-    "rebin": "rebin.factor",
-    "nsigma": "suppress.nsigma",
-    "min_neighbors_average": "noise.min_average",
-    "cimax": "upper_cut.cimax",
-    "xmin": "accept.xmin",
-    "xmax": "accept.xmax",
-    "ymin": "accept.ymin",
-    "ymax": "accept.ymax",
-    "dbscan_eps": "directional.eps",
-    "dbscan_minsamples": "directional.min_samples",
-    "dir_radius": "directional.radius",
-    "dir_min_accuracy": "directional.min_accuracy",
-    "dir_minsamples": "directional.min_points",
-    "dir_thickness": "directional.thickness",
-    "max_attempts": "directional.max_attempts",
-    "isolation_radius": "directional.isolation_radius",
-}
-
-
-def _reco_params(recipe: Recipe, camera: Camera) -> dict[str, Any]:
-    """Collect the scalars of the recipe: by the experiment's name where it has one, else ``stage_parameter``.
-
-    Texts and lists stand in the provenance.
-    """
-    official = {where: name for name, where in _OFFICIAL.items()}
-    found: dict[str, Any] = {"npixx": np.int32(camera.width)}
-    edges = {"xmin": 0, "xmax": camera.width, "ymin": 0, "ymax": camera.height}
-    for stage in recipe.active():
-        for key, value in recipe[stage.name].items():
-            if value is None:
-                value = edges.get(key)
-            if isinstance(value, (bool, int, float)):
-                name = official.get(f"{stage.name}.{key}", f"{stage.name}_{key}")
-                found[name] = np.float32(value) if isinstance(value, float) else np.int32(value)
-    return found
 
 
 def _check_cover(receipts: list[Receipt], total: int) -> None:
@@ -530,25 +310,10 @@ def _check_cover(receipts: list[Receipt], total: int) -> None:
         position = receipt.stop
 
 
-def _late_faults(receipts: list[Receipt]) -> tuple[Fault, ...]:
-    return tuple(fault for receipt in receipts for fault in receipt.faults)
-
-
 def _stop_at(what: str, faults: tuple[Fault, ...]) -> None:
     """Raise the first fault of a run, if there is one."""
     for fault in faults:
         raise DataError(f"{what}: {fault.message}", event=fault.event, offset=fault.offset)
-
-
-def _places(run: Run, recipe: Recipe, choice: CalibrationChoice, dataset: Dataset) -> dict[str, Any]:
-    """Collect what a summary says that is no part of the result's identity."""
-    return {
-        "input": str(run.path),
-        "output": str(dataset.official),
-        "dataset": str(dataset.folder),
-        "recipe": recipe.name,
-        "pedestal_faults": [asdict(fault) for fault in choice.pedestal.faults],
-    }
 
 
 def _begin_of(run: Run, camera: str | None) -> int:

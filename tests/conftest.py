@@ -6,8 +6,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from cygnoreco.errors import InputError
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,3 +58,16 @@ def small_runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
     pedestal_run(dark, run=10, frames=12, detector=detector)
     write_run(data, run=11, events=demo_plan(14, detector=detector), detector=detector)
     return SmallRuns(dark, data, 14)
+
+
+def cupy_or_skip() -> Any:
+    """CuPy on a machine whose GPU can be used; else the test is skipped, with what is missing."""
+    from cygnoreco.device import resolve_device
+
+    try:
+        resolve_device("cuda")
+    except InputError as error:
+        pytest.skip(str(error))
+    import cupy
+
+    return cupy

@@ -25,12 +25,13 @@ from cygnoreco.calib.find import pedestal_of
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.calib.response import Response
 from cygnoreco.chain import calibrate, check_camera, reconstruct_block
-from cygnoreco.driver import Progress, Result, missing
+from cygnoreco.driver import Progress, Result
 from cygnoreco.errors import DataError, TransientError
 from cygnoreco.graph import Work, choose_calibration, cut, parts_array
 from cygnoreco.io.convert import convert
 from cygnoreco.io.opening import open_source
 from cygnoreco.io.parts import Receipt, part_path, write_part
+from cygnoreco.spread import missing
 from cygnoreco.types import FRAME_DTYPE, Camera
 from tests.conftest import SmallRuns
 from tests.tables import same

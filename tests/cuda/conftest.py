@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import cupy_or_skip
 from tests.cuda.emulator import EmulatedProgram, compiler
 
 
@@ -18,11 +19,7 @@ def _build(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def program(request: pytest.FixtureRequest, _build: Any) -> Any:
     """Kernels on the host in two orders of their threads, and on a GPU (``pytest -m gpu``)."""
     if request.param == "cuda":
-        cupy = pytest.importorskip("cupy", reason="needs CuPy", exc_type=ImportError)
-        try:
-            cupy.cuda.runtime.getDeviceCount()
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            pytest.skip(f"no GPU: {error}")
+        cupy_or_skip()
         from cygnoreco.cuda.program import cupy_program
 
         return cupy_program()

@@ -19,18 +19,14 @@ from cygnoreco.image.correct import (
 from cygnoreco.image.filters import median, rebin
 from cygnoreco.image.orient import orient
 from cygnoreco.image.points import points
+from tests.conftest import cupy_or_skip
 from tests.image.scenes import scene
 
 
 @pytest.fixture(params=["numpy", "strict", pytest.param("cupy", marks=pytest.mark.gpu)])
 def library(request):
     if request.param == "cupy":
-        cupy = pytest.importorskip("cupy", reason="needs CuPy", exc_type=ImportError)
-        try:
-            cupy.cuda.runtime.getDeviceCount()
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            pytest.skip(f"no GPU: {error}")
-        return cupy
+        return cupy_or_skip()
     return {"numpy": np, "strict": array_api_strict}[request.param]
 
 

@@ -1,0 +1,143 @@
+"""Have the blocks of a run reconstructed: on the way of its first reading, or by their numbers, here or by workers."""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from dask.local import get_sync
+
+from cygnoreco.errors import TransientError
+from cygnoreco.graph import Work, cut, make_part, parts_array
+from cygnoreco.io.parts import Receipt
+from cygnoreco.io.source import Block, Buffers, blocks
+from cygnoreco.raw import Run
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+#: A Dask client, or a function that gives one when it is needed; None for this process.
+Workers: TypeAlias = "Client | Callable[[], Client | None] | None"
+
+#: A new receipt if there is one, and the frames of the run as far as they are known.
+Made: TypeAlias = Generator[tuple[Receipt | None, int]]
+
+
+def missing(start: int, stop: int, done: list[Receipt], block: int) -> list[tuple[int, int]]:
+    """Bounds of the blocks of some frames that are not covered by committed parts.
+
+    Parameters
+    ----------
+    start, stop : int
+        The frames.
+    done : list of Receipt
+        Parts that are there, in order, without overlap.
+    block : int
+        Frames a block at most.
+    """
+    bounds = []
+    position = start
+    for first, last in [(receipt.start, receipt.stop) for receipt in done] + [(stop, stop)]:
+        free = min(first, stop) - position
+        bounds += [(position + begin, position + end) for begin, end in cut(max(free, 0), block)]
+        position = max(position, last)
+    return bounds
+
+
+def first_pass(run: Run, work: Work, done: list[Receipt], threads: int, block: int) -> Made:
+    """Read a file from its first byte to its last, while threads reconstruct what was read."""
+    camera = work.ref.camera
+    # Inflating keeps one thread busy, this one, and a second one can hardly keep up with several others.
+    helpers = threads - 1
+    buffers = Buffers(helpers + 1, block, camera)
+    receipts: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
+
+    def make(whole: Block) -> None:
+        try:
+            for start, stop in missing(whole.start, whole.stop, done, block):
+                inside = slice(start - whole.start, stop - whole.start)
+                receipts.put(make_part(Block(start, whole.frames[inside], whole.rows[inside]), work))
+        finally:
+            buffers.give(whole.frames)
+
+    total = 0
+    with ExitStack() as stack:
+        pool = stack.enter_context(_Inline() if helpers == 0 else ThreadPoolExecutor(helpers))
+        futures: deque[Future[None]] = deque()
+        try:
+            for whole in stack.enter_context(closing(blocks(run.source, camera, buffers, block))):
+                futures.append(pool.submit(make, whole))
+                total = round(whole.stop / whole.part)
+                while futures and futures[0].done():
+                    futures.popleft().result()
+                while not receipts.empty():
+                    yield receipts.get(), total
+            total = len(run.table(camera.name))
+            for future in futures:
+                future.result()
+                while not receipts.empty():
+                    yield receipts.get(), total
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Inline(Executor):
+    """Does its work when it is told to, in the thread that tells it."""
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(work(*arguments, **named))
+        return future
+
+
+def by_number(work: Work, bounds: list[tuple[int, int]], total: int, client: Workers, threads: int) -> Made:
+    """Have blocks computed by their numbers, in whatever order."""
+    yield None, total
+    if bounds:
+        parts = parts_array(work, bounds)
+        tasks = [parts.blocks[index] for index in range(parts.numblocks[0])]
+        workers = client() if callable(client) else client
+        with closing(_here(tasks, threads) if workers is None else _there(tasks, workers)) as made:
+            for receipt in made:
+                yield receipt, total
+
+
+def _here(tasks: list[Any], threads: int) -> Generator[Receipt]:
+    """Compute tasks in this process."""
+
+    def compute(task: Any) -> Receipt:
+        receipt: Receipt = task.compute(scheduler=get_sync)[0]  # by its name it would load all of distributed first
+        return receipt
+
+    if threads == 1:
+        yield from map(compute, tasks)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(compute, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _there(tasks: list[Any], client: Client) -> Generator[Receipt]:
+    """Compute tasks by the workers of a client."""
+    from distributed import KilledWorker
+    from distributed import as_completed as as_they_come
+
+    futures = client.compute(tasks, retries=2)  # a passing fault of a disk, say
+    try:
+        for future in as_they_come(futures):
+            yield future.result()[0]
+    except KilledWorker:
+        raise TransientError(
+            "workers died again and again on the same block, most likely for want of memory: "
+            "fewer workers or smaller blocks need less"
+        ) from None
+    finally:
+        client.cancel(futures)
