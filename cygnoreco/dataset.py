@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,8 @@ from typing import Any
 
 from cygnoreco.errors import InputError, TransientError
 from cygnoreco.io.atomic import atomic_folder, atomic_write, remove_leftovers
-from cygnoreco.io.parts import Receipt, committed_parts, read_part
+from cygnoreco.io.parts import Receipt, committed_parts
+from cygnoreco.merge import Merge
 from cygnoreco.tables import Tables
 
 
@@ -141,67 +142,52 @@ def finished(dataset: Dataset) -> dict[str, Any] | None:
     return summary
 
 
-def publish(
-    dataset: Dataset,
-    receipts: list[Receipt],
-    *,
-    quality: int,
-    parameters: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    summary: Mapping[str, Any],
-    key: str,
-    time: int,
-) -> dict[str, Any]:
-    """Merge committed parts to the output files and make the result official.
+@contextmanager
+def publishing(dataset: Dataset, *, key: str, time: int, executor: Executor) -> Iterator[Merge]:
+    """Merge parts to the files of a result, and make it official when the ``with`` block ends.
 
     The folder of the result takes its name in one step: killed at any line, a second start finds either a whole
-    result or all parts.
+    result or all parts. If the block raises, what was merged is removed, and the parts stay.
 
     Parameters
     ----------
     dataset : Dataset
         Where.
-    receipts : list of Receipt
-        All parts of the run, in order.
-    quality : int
-        Quality bits that all events have in common.
-    parameters, provenance, key, time
-        As for :func:`cygnoreco.io.root_tables.write_root`.
-    summary : mapping
-        What else the summary holds.
+    key, time, executor
+        As for :class:`cygnoreco.merge.Merge`.
 
-    Returns
-    -------
-    dict
-        The complete summary.
+    Yields
+    ------
+    Merge
+        Takes the parts; when it is finished, :func:`complete` names its files.
     """
-    # Loaded when the first blocks are done: together they take as long as a few frames.
-    from cygnoreco.io.root_tables import write_root
-    from cygnoreco.io.zarr_tables import write_zarr
+    with (
+        atomic_folder(dataset.result) as folder,
+        Merge(folder, key=key, time=time, executor=executor) as merge,
+    ):
+        yield merge
 
-    lengths = {table: sum(receipt.counts[table] for receipt in receipts) for table in ("events", "clusters", "redpix")}
-    with atomic_folder(dataset.result) as staging:
-        root_file = staging / dataset.root_file.name
-        # Side by side: both compress, and let go of Python's lock for it.
-        with ThreadPoolExecutor(1) as other:
-            tables = other.submit(
-                write_zarr,
-                staging / f"{dataset.name}.zarr",
-                _pieces(receipts, quality),
-                lengths=lengths,
-                provenance=provenance,
-            )
-            write_root(
-                root_file, _pieces(receipts, quality), parameters=parameters, provenance=provenance, key=key, time=time
-            )
-            tables.result()
-        files = {root_file.name: {"bytes": root_file.stat().st_size, "sha256": _sha256(root_file)}}
-        complete = {**summary, "rows": lengths, "files": files}
-        (staging / "summary.json").write_text(json.dumps(complete, indent=2, sort_keys=True) + "\n")
-    found = finished(dataset)
-    if found is None:
-        raise TransientError(f"the result in '{dataset.result}' is not what was just written: check the disk")
-    return found
+
+def complete(dataset: Dataset, merge: Merge, receipts: list[Receipt], summary: Mapping[str, Any]) -> None:
+    """Give the files of a finished merge their names, and write the summary beside them.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        By its final name.
+    merge : Merge
+        Finished.
+    receipts : list of Receipt
+        The parts merged.
+    summary : mapping
+        What the summary holds besides the numbers of rows and the files.
+    """
+    root_file = merge.root.rename(merge.folder / dataset.root_file.name)
+    merge.zarr.rename(merge.folder / f"{dataset.name}.zarr")
+    rows = {table: sum(each.counts[table] for each in receipts) for table in ("events", "clusters", "redpix")}
+    files = {root_file.name: {"bytes": root_file.stat().st_size, "sha256": _sha256(root_file)}}
+    whole = {**summary, "rows": rows, "files": files}
+    (merge.folder / "summary.json").write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
 
 
 def load_tables(path: str | Path) -> Tables:
@@ -232,13 +218,6 @@ def load_tables(path: str | Path) -> Tables:
     if not inside:
         raise InputError(f"no finished result in '{path}'")
     return read_zarr(inside[0])
-
-
-def _pieces(receipts: list[Receipt], quality: int) -> Iterator[Tables]:
-    for receipt in receipts:
-        tables = read_part(Path(receipt.path))
-        tables.events["quality"] |= quality
-        yield tables
 
 
 def _sha256(path: Path) -> str:

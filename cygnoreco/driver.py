@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from cygnoreco.calib.pedestal import Pedestal
-from cygnoreco.dataset import Dataset, begin, dataset_of, finished, load_tables, locked, publish
+from cygnoreco.dataset import Dataset, begin, complete, dataset_of, finished, load_tables, locked, publishing
 from cygnoreco.device import plan_device
-from cygnoreco.errors import DataError, InputError
+from cygnoreco.errors import DataError, InputError, TransientError
 from cygnoreco.graph import CalibrationChoice, Work, at_hand, choose_calibration
 from cygnoreco.io.parts import Receipt
 from cygnoreco.io.source import beginning_of
 from cygnoreco.lineage import key_of, lineage
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
-from cygnoreco.spread import Made, Workers, by_number, first_pass, missing
+from cygnoreco.spread import Made, Workers, by_number, executor, first_pass, missing
 from cygnoreco.summary import late_faults, of_this_call, reco_params, summarise
 from cygnoreco.tables import FILE_CHECKSUM, Tables
 from cygnoreco.types import Camera, Fault
@@ -254,51 +254,63 @@ def _work(
     if strict:
         _stop_at(f"'{run.path}'", late_faults(receipts))
 
-    def collect(made: Made) -> None:
-        with closing(made):  # at once, also after an error: nothing works on behind its back
-            for receipt, total in made:
-                if receipt is not None:
-                    if strict:
-                        _stop_at(f"'{run.path}'", receipt.faults)
-                    receipts.append(receipt)
-                    fresh.append(receipt)
-                report(total)
-
-    if (client is None or callable(client)) and beginning_of(run.source) is not None:
-        try:
-            collect(first_pass(run, work, done, threads, block))
-        except DataError:
-            kept = {receipt.path for receipt in done}
-            for path in dataset.parts.iterdir():  # of a file that changed on the way: their key is another content's
-                if str(path) not in kept:
-                    path.unlink()
-            raise
-    total = len(run.table(camera.name))
-    receipts[:] = [receipt for receipt in receipts if receipt.stop <= total]
-    collect(by_number(work, missing(0, total, sorted(receipts), block), total, client, threads))
-    receipts.sort()
-    _check_cover(receipts, total)
-    dataset = _dataset(dataset.out, run, camera, document)  # all cameras are known now
-    return publish(
+    with publishing(
         dataset,
-        receipts,
-        # Which frame a wrong checksum of the whole file stands for cannot be known: it may be any.
-        quality=FILE_CHECKSUM * any(fault.kind == "trailer" for fault in run.faults),
-        parameters=reco_params(recipe, camera),
-        provenance={
-            "key": key_of(document),
-            "lineage": document,
-            "pedestal_run": choice.pedestal.run,
-            "faults": [asdict(fault) for fault in (*run.faults, *late_faults(receipts))],
-            "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
-        },
-        summary={
-            **summarise(run, recipe, choice, dataset, document, receipts, fresh, started),
-            "device": computed_on,
-        },
         key=key_of(document),
         time=_begin_of(run, camera.name),
-    )
+        executor=executor(0 if threads == 1 and client is None else 1),
+    ) as merge:
+        for receipt in receipts:
+            merge.add(receipt)
+
+        def collect(made: Made) -> None:
+            with closing(made):  # at once, also after an error: nothing works on behind its back
+                for receipt, total in made:
+                    if receipt is not None:
+                        if strict:
+                            _stop_at(f"'{run.path}'", receipt.faults)
+                        receipts.append(receipt)
+                        fresh.append(receipt)
+                        merge.add(receipt)
+                    report(total)
+
+        if (client is None or callable(client)) and beginning_of(run.source) is not None:
+            try:
+                collect(first_pass(run, work, done, threads, block))
+            except DataError:
+                kept = {receipt.path for receipt in done}
+                for (
+                    path
+                ) in dataset.parts.iterdir():  # of a file that changed on the way: their key is another content's
+                    if str(path) not in kept:
+                        path.unlink()
+                raise
+        total = len(run.table(camera.name))
+        receipts[:] = [receipt for receipt in receipts if receipt.stop <= total]
+        collect(by_number(work, missing(0, total, sorted(receipts), block), total, client, threads))
+        receipts.sort()
+        _check_cover(receipts, total)
+        merge.finish(
+            receipts,
+            # Which frame a wrong checksum of the whole file stands for cannot be known: it may be any.
+            quality=FILE_CHECKSUM * any(fault.kind == "trailer" for fault in run.faults),
+            time=_begin_of(run, camera.name),
+            parameters=reco_params(recipe, camera),
+            provenance={
+                "key": key_of(document),
+                "lineage": document,
+                "pedestal_run": choice.pedestal.run,
+                "faults": [asdict(fault) for fault in (*run.faults, *late_faults(receipts))],
+                "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
+            },
+        )
+        dataset = _dataset(dataset.out, run, camera, document)  # all cameras are known now
+        summary = summarise(run, recipe, choice, dataset, document, receipts, fresh, started)
+        complete(dataset, merge, receipts, {**summary, "device": computed_on})
+    found = finished(dataset)
+    if found is None:
+        raise TransientError(f"the result in '{dataset.result}' is not what was just written: check the disk")
+    return found
 
 
 def _check_cover(receipts: list[Receipt], total: int) -> None:
@@ -316,7 +328,11 @@ def _stop_at(what: str, faults: tuple[Fault, ...]) -> None:
         raise DataError(f"{what}: {fault.message}", event=fault.event, offset=fault.offset)
 
 
-def _begin_of(run: Run, camera: str | None) -> int:
+def _begin_of(run: Run, camera: str) -> int:
+    """UNIX seconds of the first frame of a camera, or of the first image of all while the file has not been read."""
+    beginning = beginning_of(run.source)
+    if beginning is not None:
+        return beginning.timestamp
     table = run.table(camera)
     return int(table["timestamp"][0]) if len(table) else 0
 

@@ -259,6 +259,15 @@ def parts_array(work: Work, bounds: Bounds) -> da.Array:
     )
 
 
+def commit_block(work: Work, start: int, stop: int) -> Receipt:
+    """Read frames ``start`` to ``stop``, reconstruct them and commit their part."""
+    ref = work.ref
+    begin = time.perf_counter()
+    memory = scratch("block", (stop - start, *ref.camera.shape), "<u2")
+    block = Block(start, *read_frames(_open(ref), ref.camera.name, start, stop, memory))
+    return make_part(block, work, time.perf_counter() - begin)
+
+
 def make_part(block: Block, work: Work, read_s: float = 0.0) -> Receipt:
     """Reconstruct a block and commit its part.
 
@@ -303,13 +312,8 @@ def _correct(frames: Frames, ref: RunRef, calibration: CalibrationRef, what: str
 
 def _commit(work: Work, bounds: Bounds, block_id: tuple[int, ...] | None = None) -> NDArray[Any]:
     assert block_id is not None
-    start, stop = bounds[block_id[0]]
-    ref = work.ref
-    begin = time.perf_counter()
-    memory = scratch("block", (stop - start, *ref.camera.shape), "<u2")
-    block = Block(start, *read_frames(_open(ref), ref.camera.name, start, stop, memory))
     receipts = np.empty(1, object)
-    receipts[0] = make_part(block, work, time.perf_counter() - begin)
+    receipts[0] = commit_block(work, *bounds[block_id[0]])
     return receipts
 
 

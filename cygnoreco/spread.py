@@ -9,10 +9,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_complete
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dask.local import get_sync
-
 from cygnoreco.errors import TransientError
-from cygnoreco.graph import Work, cut, make_part, parts_array
+from cygnoreco.graph import Work, commit_block, cut, make_part, parts_array
 from cygnoreco.io.parts import Receipt
 from cygnoreco.io.source import Block, Buffers, blocks
 from cygnoreco.raw import Run
@@ -66,7 +64,7 @@ def first_pass(run: Run, work: Work, done: list[Receipt], threads: int, block: i
 
     total = 0
     with ExitStack() as stack:
-        pool = stack.enter_context(_Inline() if helpers == 0 else ThreadPoolExecutor(helpers))
+        pool = stack.enter_context(executor(helpers))
         futures: deque[Future[None]] = deque()
         try:
             for whole in stack.enter_context(closing(blocks(run.source, camera, buffers, block))):
@@ -85,9 +83,12 @@ def first_pass(run: Run, work: Work, done: list[Receipt], threads: int, block: i
             pool.shutdown(cancel_futures=True)
 
 
-class _Inline(Executor):
-    """Does its work when it is told to, in the thread that tells it."""
+def executor(threads: int) -> Executor:
+    """Make a pool of threads; of none, it does its work at once, in the thread that tells it to."""
+    return ThreadPoolExecutor(threads) if threads else _Inline()
 
+
+class _Inline(Executor):
     def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         future: Future[Any] = Future()
         future.set_result(work(*arguments, **named))
@@ -98,26 +99,23 @@ def by_number(work: Work, bounds: list[tuple[int, int]], total: int, client: Wor
     """Have blocks computed by their numbers, in whatever order."""
     yield None, total
     if bounds:
-        parts = parts_array(work, bounds)
-        tasks = [parts.blocks[index] for index in range(parts.numblocks[0])]
         workers = client() if callable(client) else client
-        with closing(_here(tasks, threads) if workers is None else _there(tasks, workers)) as made:
+        with closing(_here(work, bounds, threads) if workers is None else _there(work, bounds, workers)) as made:
             for receipt in made:
                 yield receipt, total
 
 
-def _here(tasks: list[Any], threads: int) -> Generator[Receipt]:
-    """Compute tasks in this process."""
+def _here(work: Work, bounds: list[tuple[int, int]], threads: int) -> Generator[Receipt]:
+    """Commit blocks in this process.
 
-    def compute(task: Any) -> Receipt:
-        receipt: Receipt = task.compute(scheduler=get_sync)[0]  # by its name it would load all of distributed first
-        return receipt
-
+    Each is what a task of a graph would do, and nothing else: making graphs takes loading Dask's arrays, as long as
+    some forty frames.
+    """
     if threads == 1:
-        yield from map(compute, tasks)
+        yield from (commit_block(work, start, stop) for start, stop in bounds)
         return
     with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(compute, task) for task in tasks]
+        futures = [pool.submit(commit_block, work, start, stop) for start, stop in bounds]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -125,11 +123,13 @@ def _here(tasks: list[Any], threads: int) -> Generator[Receipt]:
             pool.shutdown(cancel_futures=True)
 
 
-def _there(tasks: list[Any], client: Client) -> Generator[Receipt]:
-    """Compute tasks by the workers of a client."""
+def _there(work: Work, bounds: list[tuple[int, int]], client: Client) -> Generator[Receipt]:
+    """Have blocks committed by the workers of a client, a task each."""
     from distributed import KilledWorker
     from distributed import as_completed as as_they_come
 
+    parts = parts_array(work, bounds)
+    tasks = [parts.blocks[index] for index in range(parts.numblocks[0])]
     futures = client.compute(tasks, retries=2)  # a passing fault of a disk, say
     try:
         for future in as_they_come(futures):

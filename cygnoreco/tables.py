@@ -61,14 +61,29 @@ class Tables:
         """Return all as one awkward array: the columns of the events, and nested records ``sc`` and ``redpix``."""
         import awkward as ak
 
-        def records(table: NDArray[Any], prefix: str, counts: NDArray[Any]) -> Any:
-            columns = {name.removeprefix(prefix): np.ascontiguousarray(table[name]) for name in table.dtype.names or ()}
-            return ak.unflatten(ak.zip(columns), counts)
+        return ak.zip(awkward_columns([self]), depth_limit=1)
 
-        columns = {name: np.ascontiguousarray(self.events[name]) for name in self.events.dtype.names or ()}
-        columns["sc"] = records(self.clusters, "sc_", self.events["nSc"])
-        columns["redpix"] = records(self.redpix, "redpix_", self.events["nRedpix"])
-        return ak.zip(columns, depth_limit=1)
+
+def awkward_columns(pieces: list[Tables]) -> dict[str, Any]:
+    """Columns of the events of some tables together, NumPy, and ``sc`` and ``redpix``: awkward lists of records."""
+    import awkward as ak
+
+    def column(table: str, name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(piece, table)[name] for piece in pieces])
+
+    columns = {name: column("events", name) for name in EVENT_DTYPE.names or ()}
+    for table, dtype, prefix, counter in (
+        ("clusters", CLUSTER_DTYPE, "sc", "nSc"),
+        ("redpix", REDPIX_DTYPE, "redpix", "nRedpix"),
+    ):
+        names = dtype.names or ()
+        # Put together from its parts: ak.zip and ak.unflatten would first find out what is known here.
+        records = ak.contents.RecordArray(
+            [ak.contents.NumpyArray(column(table, name)) for name in names],
+            [name.removeprefix(f"{prefix}_") for name in names],
+        )
+        columns[prefix] = ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(offsets_of(columns[counter])), records))
+    return columns
 
 
 def offsets_of(counts: NDArray[Any]) -> NDArray[np.int64]:

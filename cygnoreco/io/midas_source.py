@@ -92,7 +92,8 @@ def _look(path: Path, shapes: Shapes) -> Beginning | None:
                        for name in sorted({bank_name(raw) for raw in found["name"].tolist()})]  # fmt: skip
             if run is None or any(shape is None for _, shape in cameras):
                 return None
-            return Beginning(run, tuple(Camera(name, *shape) for name, shape in cameras if shape is not None), odb)
+            known = tuple(Camera(name, *shape) for name, shape in cameras if shape is not None)
+            return Beginning(run, known, odb, event.header.timestamp)
     return None
 
 

@@ -7,7 +7,7 @@ import datetime
 import json
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,7 +18,7 @@ import uproot
 import uproot.writing._cascadetree
 
 from cygnoreco.errors import InputError
-from cygnoreco.tables import Tables, concatenate
+from cygnoreco.tables import Tables, awkward_columns
 from cygnoreco.types import (
     CLUSTER_COLUMNS,
     CLUSTER_DTYPE,
@@ -40,51 +40,78 @@ _TITLES = {
 }
 
 
-def write_root(
-    path: Path,
-    pieces: Iterable[Tables],
-    *,
-    parameters: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    key: str,
-    time: int,
-) -> None:
-    """Write a result as the experiment's ROOT file; the same tables give the same bytes.
+@contextlib.contextmanager
+def write_root(path: Path, *, key: str, time: int) -> Iterator[_RootWriter]:
+    """Write a result as the experiment's ROOT file, piece by piece; the same tables give the same bytes.
 
     Parameters
     ----------
     path : Path
         File to write; the caller makes it atomic.
-    pieces : iterable of Tables
-        Tables in the order of the run, in pieces of any length.
-    parameters : mapping
-        Scalars for the one entry of ``Reco_params``.
-    provenance : mapping
-        JSON document, stored as the string object ``provenance``.
     key : str
         Lineage key, hexadecimal: the file's UUID is made from it.
     time : int
         UNIX seconds that the file carries as its date, the run's own: a file dated by the clock would never be the
         same twice.
+
+    Yields
+    ------
+    writer
+        Append tables in the order of the run, in pieces of any length, then finish.
     """
-    with (
-        _reproducible(time),
-        uproot.recreate(
+    with _reproducible(time):
+        file = uproot.recreate(
             path, compression=uproot.ZSTD(3), uuid_function=lambda: uuid.uuid5(uuid.NAMESPACE_OID, key)
-        ) as file,
-    ):
-        tree = file.mktree(
-            "Events",
-            _branches(),
-            title="Events",
-            counter_name=_COUNTERS.__getitem__,
-            field_name=lambda outer, inner: f"{outer}_{inner}",
         )
-        for basket in baskets(pieces, BASKET):
-            tree.extend(_arrays(basket))
-        file.mktree("Reco_params", {name: np.asarray(value).dtype for name, value in parameters.items()})
-        file["Reco_params"].extend({name: np.asarray([value]) for name, value in parameters.items()})
-        file["provenance"] = json.dumps(provenance, sort_keys=True)
+    try:
+        yield _RootWriter(file, time)
+    finally:
+        with _reproducible(time):
+            file.close()
+
+
+class _RootWriter:
+    """What :func:`write_root` gives."""
+
+    def __init__(self, file: Any, time: int) -> None:
+        self._file = file
+        self._time = time
+        self._baskets = Baskets(BASKET)
+        with _reproducible(time):
+            self._tree = file.mktree(
+                "Events",
+                _branches(),
+                title="Events",
+                counter_name=_COUNTERS.__getitem__,
+                field_name=lambda outer, inner: f"{outer}_{inner}",
+            )
+
+    def append(self, tables: Tables) -> None:
+        """Append the next events of the run."""
+        for basket in self._baskets.add(tables):
+            self._extend(basket)
+
+    def finish(self, parameters: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        """Write what is known at the end.
+
+        Parameters
+        ----------
+        parameters : mapping
+            Scalars for the one entry of ``Reco_params``.
+        provenance : mapping
+            JSON document, stored as the string object ``provenance``.
+        """
+        if rest := self._baskets.rest():
+            self._extend(rest)
+        with _reproducible(self._time):
+            self._file.mktree("Reco_params", {name: np.asarray(value).dtype for name, value in parameters.items()})
+            self._file["Reco_params"].extend({name: np.asarray([value]) for name, value in parameters.items()})
+            self._file["provenance"] = json.dumps(provenance, sort_keys=True)
+
+    def _extend(self, pieces: list[Tables]) -> None:
+        columns = awkward_columns(pieces)
+        with _reproducible(self._time):
+            self._tree.extend({name: columns[name] for name in columns if name not in _COUNTERS.values()})
 
 
 def read_root(path: Path) -> Tables:
@@ -118,21 +145,34 @@ def read_root(path: Path) -> Tables:
         return Tables(table(EVENT_DTYPE, None), table(CLUSTER_DTYPE, "nSc"), table(REDPIX_DTYPE, "nRedpix"))
 
 
-def baskets(pieces: Iterable[Tables], size: int) -> Iterator[Tables]:
-    """Regroup pieces of any length to ``size`` events each, the last one shorter."""
-    waiting: list[Tables] = []
-    events = 0
-    for piece in pieces:
-        waiting.append(piece)
-        events += len(piece)
-        if events >= size:
-            joined = concatenate(waiting)
-            whole = events - events % size
-            for start in range(0, whole, size):
-                yield joined.rows(start, start + size)
-            waiting, events = [joined.rows(whole, events)], events - whole
-    if events:
-        yield concatenate(waiting)
+class Baskets:
+    """Regroups tables of any length to a fixed number of events each.
+
+    Parameters
+    ----------
+    size : int
+        Events of a basket; the last one, what is left, is shorter.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._waiting: list[Tables] = []
+        self._events = 0
+
+    def add(self, tables: Tables) -> Iterator[list[Tables]]:
+        """Take some tables, and give every basket that is full now, as tables that make it up."""
+        start = 0
+        while self._events + len(tables) - start >= self._size:
+            stop = start + self._size - self._events
+            yield [*self._waiting, tables.rows(start, stop)]
+            start, self._waiting, self._events = stop, [], 0
+        if start < len(tables):
+            self._waiting.append(tables.rows(start, len(tables)))
+            self._events += len(tables) - start
+
+    def rest(self) -> list[Tables]:
+        """Give what is left; nothing if there is no event."""
+        return self._waiting
 
 
 def _branches() -> dict[str, Any]:
@@ -143,11 +183,6 @@ def _branches() -> dict[str, Any]:
     counters = set(_COUNTERS.values())
     branches: dict[str, Any] = {name: EVENT_DTYPE[name] for name in EVENT_DTYPE.names or () if name not in counters}
     return {**branches, "sc": record(CLUSTER_DTYPE, "sc_"), "redpix": record(REDPIX_DTYPE, "redpix_")}
-
-
-def _arrays(tables: Tables) -> dict[str, Any]:
-    array = tables.awkward()
-    return {name: array[name] for name in ak.fields(array) if name not in _COUNTERS.values()}
 
 
 class _Tree(uproot.writing._cascadetree.Tree):

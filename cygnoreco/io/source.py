@@ -224,11 +224,14 @@ class Beginning:
         Those of the first event that has any; others may follow later.
     odb : mapping
         Settings, secrets redacted.
+    timestamp : int
+        UNIX seconds of that event.
     """
 
     run_number: int
     cameras: tuple[Camera, ...]
     odb: Mapping[str, Any]
+    timestamp: int
 
 
 def beginning_of(source: Source) -> Beginning | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,56 +39,90 @@ CHUNK = 1 << 20
 _COMPRESSOR = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
 
 
-def write_zarr(
-    path: Path, pieces: Iterable[Tables], *, lengths: Mapping[str, int], provenance: Mapping[str, Any]
-) -> None:
-    """Write a result as groups ``events``, ``clusters`` and ``redpix`` with one array a column.
+@contextlib.contextmanager
+def write_zarr(path: Path) -> Iterator[_ZarrWriter]:
+    """Write a result as groups ``events``, ``clusters`` and ``redpix`` with one array a column, piece by piece.
 
     Parameters
     ----------
     path : Path
-        Folder to make; the caller makes it atomic.
-    pieces : iterable of Tables
-        Tables in the order of the run, in pieces of any length.
-    lengths : mapping
-        Total rows of each of the three tables.
-    provenance : mapping
-        JSON document, stored as attribute ``provenance`` of the root.
+        Folder to make or to replace; the caller makes it atomic.
+
+    Yields
+    ------
+    writer
+        Append tables in the order of the run, in pieces of any length, then finish.
     """
-    root = zarr.open_group(path, mode="w-", zarr_format=3)
-    root.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
-    arrays: dict[str, dict[str, Any]] = {}
-    for table, (columns, _) in _TABLES.items():
-        group = root.create_group(table)
-        arrays[table] = {}
-        for column in columns:
-            arrays[table][column.name] = group.create_array(
-                column.name,
-                shape=(lengths[table],),
-                dtype=column.dtype,
-                chunks=(min(CHUNK, max(lengths[table], 1)),),
-                compressors=[_COMPRESSOR],
-                attributes={"unit": column.unit, "description": column.description},
-            )
-    waiting: dict[str, list[NDArray[Any]]] = {table: [] for table in _TABLES}
-    filled = dict.fromkeys(_TABLES, 0)
+    yield _ZarrWriter(path)
 
-    def write(table: str, *, all_rows: bool) -> None:
-        # Whole chunks only, until the end: a part of one would be read, joined and compressed again with every piece.
-        rows = np.concatenate(waiting[table])
-        n = len(rows) if all_rows else len(rows) - len(rows) % CHUNK
-        for name, array in arrays[table].items():
-            array[filled[table] : filled[table] + n] = rows[name][:n]
-        waiting[table], filled[table] = [rows[n:]], filled[table] + n
 
-    for piece in pieces:
-        for table in _TABLES:
-            waiting[table].append(getattr(piece, table))
-            if sum(map(len, waiting[table])) >= CHUNK:
-                write(table, all_rows=False)
-    for table in _TABLES:
-        if waiting[table]:
-            write(table, all_rows=True)
+class _ZarrWriter:
+    """What :func:`write_zarr` gives."""
+
+    def __init__(self, path: Path) -> None:
+        self._root = zarr.open_group(path, mode="w", zarr_format=3)
+        self._tables = {
+            name: _Columns(self._root.create_group(name), columns) for name, (columns, _) in _TABLES.items()
+        }
+
+    def append(self, tables: Tables) -> None:
+        """Append the next events of the run with what belongs to them."""
+        for name, columns in self._tables.items():
+            columns.append(getattr(tables, name))
+
+    def finish(self, provenance: Mapping[str, Any]) -> None:
+        """Write what is left, and a JSON document as attribute ``provenance`` of the root."""
+        for columns in self._tables.values():
+            columns.finish()
+        self._root.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
+
+
+class _Columns:
+    """The columns of one table on their way into a group.
+
+    Rows wait until they fill a chunk: a part of one would be read, joined and compressed again with every piece.
+    """
+
+    def __init__(self, group: Any, columns: tuple[Column, ...]) -> None:
+        self._group = group
+        self._columns = columns
+        self._arrays: dict[str, Any] = {}
+        # The system hands out memory when it is first written, so what is too much here costs nothing.
+        self._waiting = {column.name: np.empty(CHUNK, column.dtype) for column in columns}
+        self._filled = self._written = 0
+
+    def append(self, rows: NDArray[Any]) -> None:
+        start = 0
+        while start < len(rows):
+            stop = min(len(rows), start + CHUNK - self._filled)
+            for name, memory in self._waiting.items():
+                memory[self._filled : self._filled + stop - start] = rows[name][start:stop]
+            self._filled += stop - start
+            start = stop
+            if self._filled == CHUNK:
+                self._write()
+
+    def finish(self) -> None:
+        if self._filled or not self._arrays:
+            self._write()
+
+    def _write(self) -> None:
+        n = self._written + self._filled
+        for column in self._columns:
+            if column.name not in self._arrays:
+                self._arrays[column.name] = self._group.create_array(
+                    column.name,
+                    shape=(n,),
+                    dtype=column.dtype,
+                    chunks=(max(n, 1),),  # of the first rows: a chunk, or all that there are
+                    compressors=[_COMPRESSOR],
+                    attributes={"unit": column.unit, "description": column.description},
+                )
+            array = self._arrays[column.name]
+            if array.shape[0] < n:
+                array.resize((n,))
+            array[self._written : n] = self._waiting[column.name][: self._filled]
+        self._written, self._filled = n, 0
 
 
 def read_zarr(path: Path) -> Tables:

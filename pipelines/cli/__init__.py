@@ -35,7 +35,11 @@ def main(arguments: list[str] | None = None) -> None:
         By default those of the process.
     """
     _on_interrupt(_interrupt)
-    code = run(arguments)
+    try:
+        code = run(arguments)
+    except KeyboardInterrupt:  # so early that nothing had begun
+        _say(_RESUMABLE)
+        code = INTERRUPTED
     _on_interrupt(signal.SIG_IGN)  # everything is said and done
     sys.exit(code)
 

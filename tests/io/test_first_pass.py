@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,7 @@ from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.errors import DataError, InputError
 from cygnoreco.io import midas_index
 from cygnoreco.io.source import beginning_of
-from cygnoreco.tables import Tables
-from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE
+from cygnoreco.tables import Tables, concatenate
 from simulation.detector import Detector
 from simulation.plan import demo_plan
 from simulation.run import pedestal_run, write_run
@@ -116,14 +116,35 @@ def unread(path: Path, cache: Path, passes: list[bool]):
     return run
 
 
-def write_plainly(path: Path, pieces: Any, **_: Any) -> None:
-    """Keep the tables of a run without what makes their files slow to write."""
-    pieces = list(pieces)
-    none = {"events": EVENT_DTYPE, "clusters": CLUSTER_DTYPE, "redpix": REDPIX_DTYPE}
-    path.mkdir()
-    (path / "zarr.json").touch()  # what says that the tables are there
-    for name, dtype in none.items():
-        np.save(path / name, np.concatenate([np.empty(0, dtype), *(getattr(piece, name) for piece in pieces)]))
+class Plainly:
+    """Keeps the tables of a run without what makes their files slow to write."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pieces: list[Tables] = []
+
+    def append(self, tables: Tables) -> None:
+        self._pieces.append(tables)
+
+    def finish(self, *_: Any) -> None:
+        self._path.mkdir()
+        (self._path / "zarr.json").touch()  # what says that the tables are there
+        tables = concatenate(self._pieces)
+        for name in ("events", "clusters", "redpix"):
+            np.save(self._path / name, getattr(tables, name))
+
+
+class Nothing:
+    """Takes the place of the ROOT file."""
+
+    def __init__(self, path: Path) -> None:
+        path.write_bytes(b"")
+
+    def append(self, tables: Tables) -> None:
+        pass
+
+    def finish(self, *_: Any) -> None:
+        pass
 
 
 def read_plainly(path: Path) -> Tables:
@@ -133,8 +154,8 @@ def read_plainly(path: Path) -> Tables:
 @pytest.fixture
 def quick_files(monkeypatch):
     """The files of a result take most of the time of so short a run, and are the same code in either way."""
-    monkeypatch.setattr("cygnoreco.io.root_tables.write_root", lambda path, *_, **__: path.write_bytes(b""))
-    monkeypatch.setattr("cygnoreco.io.zarr_tables.write_zarr", write_plainly)
+    monkeypatch.setattr("cygnoreco.io.root_tables.write_root", lambda path, **_: nullcontext(Nothing(path)))
+    monkeypatch.setattr("cygnoreco.io.zarr_tables.write_zarr", lambda path: nullcontext(Plainly(path)))
     monkeypatch.setattr("cygnoreco.io.zarr_tables.read_zarr", read_plainly)
 
 

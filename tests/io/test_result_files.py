@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cygnoreco.dataset import load_tables
 from cygnoreco.errors import InputError
 from cygnoreco.io.parts import committed_parts, part_path, read_part, write_part
-from cygnoreco.io.root_tables import baskets, read_root, write_root
+from cygnoreco.io.root_tables import Baskets, read_root, write_root
 from cygnoreco.io.zarr_tables import read_zarr, write_zarr
 from cygnoreco.tables import Tables, concatenate, empty_tables
 from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, Fault
@@ -26,9 +26,23 @@ from tests.tables import random_tables, same
 
 def write(path: Path, pieces: list[Tables]) -> Path:
     path.parent.mkdir(exist_ok=True)
-    parameters = {"nsigma": np.float32(0.6), "rebin": np.int32(4)}
-    write_root(path, pieces, parameters=parameters, provenance={"key": "ab"}, key="ab", time=1_700_000_000)
+    with write_root(path, key="ab", time=1_700_000_000) as writer:
+        for piece in pieces:
+            writer.append(piece)
+        writer.finish({"nsigma": np.float32(0.6), "rebin": np.int32(4)}, {"key": "ab"})
     return path
+
+
+def write_tables(path: Path, pieces: list[Tables]) -> Path:
+    with write_zarr(path) as writer:
+        for piece in pieces:
+            writer.append(piece)
+        writer.finish({"key": "ab"})
+    return path
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_root_file_has_the_official_shape(tmp_path: Path) -> None:
@@ -101,16 +115,17 @@ def test_baskets_regroup_without_loss(lengths: list[int], size: int) -> None:
     tables = random_tables(sum(lengths))
     edges = np.concatenate(([0], np.cumsum(lengths, dtype=int)))
     pieces = [tables.rows(int(a), int(b)) for a, b in pairwise(edges)]
-    found = list(baskets(pieces, size))
-    assert [len(each) for each in found[:-1]] == [size] * (len(found) - 1)
-    assert same(concatenate(found), tables)
+    baskets = Baskets(size)
+    found = [concatenate(basket) for piece in pieces for basket in baskets.add(piece)]
+    assert [len(each) for each in found] == [size] * (len(tables) // size)
+    rest = concatenate(baskets.rest())
+    assert len(rest) == len(tables) % size
+    assert same(concatenate([*found, rest]), tables)
 
 
 def test_zarr_gives_back_the_tables(tmp_path: Path) -> None:
     tables = random_tables(20)
-    lengths = {"events": 20, "clusters": len(tables.clusters), "redpix": len(tables.redpix)}
-    path = tmp_path / "reco_run00001_3D.zarr"
-    write_zarr(path, [tables.rows(0, 3), tables.rows(3, 20)], lengths=lengths, provenance={"key": "ab"})
+    path = write_tables(tmp_path / "reco_run00001_3D.zarr", [tables.rows(0, 3), tables.rows(3, 20)])
     assert same(read_zarr(path), tables)
     assert same(load_tables(path), tables)
     assert same(load_tables(tmp_path), tables)
@@ -119,15 +134,15 @@ def test_zarr_gives_back_the_tables(tmp_path: Path) -> None:
 def test_zarr_tables_longer_than_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cygnoreco.io.zarr_tables.CHUNK", 64)
     tables = random_tables(150)
-    lengths = {"events": 150, "clusters": len(tables.clusters), "redpix": len(tables.redpix)}
     pieces = [tables.rows(start, min(start + 7, 150)) for start in range(0, 150, 7)]
-    write_zarr(tmp_path / "t.zarr", pieces, lengths=lengths, provenance={})
-    assert same(read_zarr(tmp_path / "t.zarr"), tables)
+    path = write_tables(tmp_path / "t.zarr", pieces)
+    assert same(read_zarr(path), tables)
+    other = write_tables(tmp_path / "u.zarr", [tables])
+    assert files_of(path) == files_of(other)
 
 
 def test_zarr_without_anything(tmp_path: Path) -> None:
-    write_zarr(tmp_path / "t.zarr", [], lengths=dict.fromkeys(("events", "clusters", "redpix"), 0), provenance={})
-    assert same(read_zarr(tmp_path / "t.zarr"), empty_tables())
+    assert same(read_zarr(write_tables(tmp_path / "t.zarr", [])), empty_tables())
     with pytest.raises(InputError, match="no Zarr group"):
         read_zarr(tmp_path / "none.zarr")
 

@@ -23,7 +23,8 @@ from cygnoreco.io.midas_writer import MidasWriter
 from pipelines import cli
 from tests.conftest import SmallRuns
 
-PROGRAM = [sys.executable, "-c", "from pipelines.cli import main; main()"]
+#: Python tells where each thread is if it is aborted, which says why a command hangs.
+PROGRAM = [sys.executable, "-X", "faulthandler", "-c", "from pipelines.cli import main; main()"]
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,12 @@ class Running:
 
     def outcome(self, seconds: float = 60) -> Outcome:
         """Wait for the end."""
-        out, err = self._process.communicate(timeout=seconds)
+        try:
+            out, err = self._process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)
+            out, err = self._process.communicate()
+            pytest.fail(f"no end within {seconds} s; it said {out!r} and stood at\n{err}")
         return Outcome(self._process.returncode, out, err)
 
     def is_over(self, after: float) -> bool:
