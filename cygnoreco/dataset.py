@@ -19,7 +19,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +142,7 @@ def finished(dataset: Dataset) -> dict[str, Any] | None:
 
 
 @contextmanager
-def publishing(dataset: Dataset, *, key: str, time: int, executor: Executor) -> Iterator[Merge]:
+def publishing(dataset: Dataset, *, key: str, time: int, threads: bool) -> Iterator[Merge]:
     """Merge parts to the files of a result, and make it official when the ``with`` block ends.
 
     The folder of the result takes its name in one step: killed at any line, a second start finds either a whole
@@ -153,7 +152,7 @@ def publishing(dataset: Dataset, *, key: str, time: int, executor: Executor) -> 
     ----------
     dataset : Dataset
         Where.
-    key, time, executor
+    key, time, threads
         As for :class:`cygnoreco.merge.Merge`.
 
     Yields
@@ -163,7 +162,7 @@ def publishing(dataset: Dataset, *, key: str, time: int, executor: Executor) -> 
     """
     with (
         atomic_folder(dataset.result) as folder,
-        Merge(folder, key=key, time=time, executor=executor) as merge,
+        Merge(folder, key=key, time=time, threads=threads) as merge,
     ):
         yield merge
 

@@ -21,7 +21,7 @@ from cygnoreco.io.source import beginning_of
 from cygnoreco.lineage import key_of, lineage
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
-from cygnoreco.spread import Made, Workers, by_number, executor, first_pass, missing
+from cygnoreco.spread import Made, Workers, by_number, first_pass, missing
 from cygnoreco.summary import late_faults, of_this_call, reco_params, summarise
 from cygnoreco.tables import FILE_CHECKSUM, Tables
 from cygnoreco.types import Camera, Fault
@@ -258,7 +258,7 @@ def _work(
         dataset,
         key=key_of(document),
         time=_begin_of(run, camera.name),
-        executor=executor(0 if threads == 1 and client is None else 1),
+        threads=threads > 1 or client is not None,
     ) as merge:
         for receipt in receipts:
             merge.add(receipt)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from concurrent.futures import Executor, Future
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 from cygnoreco.io.parts import Receipt, read_part
+from cygnoreco.threads import executor
 
 
 class Merge:
@@ -21,40 +22,37 @@ class Merge:
     Parameters
     ----------
     folder : Path
-        Where the two are written.
+        Where the two are written, as ``root`` and ``zarr``.
     key : str
         Lineage key.
     time : int
         As for :func:`cygnoreco.io.root_tables.write_root`, as far as it is known.
-    executor : Executor
-        Of one thread, which merges; it is shut down at the end.
+    threads : bool
+        Fill each of the two files in a thread of its own, else in the thread that adds parts.
     """
 
-    def __init__(self, folder: Path, *, key: str, time: int, executor: Executor) -> None:
+    def __init__(self, folder: Path, *, key: str, time: int, threads: bool) -> None:
         self.folder, self.root, self.zarr = folder, folder / "merged.root", folder / "merged.zarr"
         self._key, self._time, self._quality = key, time, 0
-        self._executor = executor
         self._early: dict[int, Receipt] = {}  # by their first frames: parts whose turn has not come
         self._merged: list[Receipt] = []
-        self._pending: deque[Future[None]] = deque()
-        self._files = ExitStack()
-        self._writers: tuple[Any, Any] | None = None
+        self._files = (_File(self._open_root, int(threads)), _File(self._open_zarr, int(threads)))
 
     def __enter__(self) -> Merge:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._executor.shutdown(cancel_futures=True)
-        self._files.close()
+        with ExitStack() as stack:  # each is closed whatever becomes of the other
+            for file in self._files:
+                stack.callback(file.close)
 
     def add(self, receipt: Receipt) -> None:
         """Take a part, in any order; an error of the merging of an earlier one is raised here."""
         self._early[receipt.start] = receipt
         while (turn := self._early.pop(self._merged[-1].stop if self._merged else 0, None)) is not None:
             self._merged.append(turn)
-            self._pending.append(self._executor.submit(self._append, turn))
-        while self._pending and self._pending[0].done():
-            self._pending.popleft().result()
+            for file in self._files:
+                file.append(turn, self._quality)
 
     def finish(
         self,
@@ -78,35 +76,79 @@ class Merge:
         parameters, provenance
             For the end of the files.
         """
-        for pending in self._pending:
-            pending.result()
+        root, zarr = self._files
         if (self._merged, self._quality, self._time) != (receipts, quality, time):
-            self._start_over(receipts, quality, time)
-        root, zarr = self._opened()
+            self._time, self._quality = time, quality
+            for file in self._files:
+                file.start_over()
+                for receipt in receipts:
+                    file.append(receipt, quality)
         root.finish(parameters, provenance)
         zarr.finish(provenance)
-        self._files.close()
+        for file in self._files:
+            file.wait()
 
-    def _opened(self) -> tuple[Any, Any]:
-        if self._writers is None:
-            # Loaded by the thread that merges, while others work: together they take as long as a few frames.
-            from cygnoreco.io.root_tables import write_root
-            from cygnoreco.io.zarr_tables import write_zarr
+    # Both modules are loaded by the threads that merge, while others work: together they take as long as a few frames.
+    def _open_root(self) -> AbstractContextManager[Any]:
+        from cygnoreco.io.root_tables import write_root
 
-            self._writers = (
-                self._files.enter_context(write_root(self.root, key=self._key, time=self._time)),
-                self._files.enter_context(write_zarr(self.zarr)),
-            )
-        return self._writers
+        return write_root(self.root, key=self._key, time=self._time)
 
-    def _append(self, receipt: Receipt) -> None:
+    def _open_zarr(self) -> AbstractContextManager[Any]:
+        from cygnoreco.io.zarr_tables import write_zarr
+
+        return write_zarr(self.zarr)
+
+
+class _File:
+    """One of the files, and the thread that fills it."""
+
+    def __init__(self, opened: Callable[[], AbstractContextManager[Any]], threads: int) -> None:
+        self._opened = opened
+        self._executor = executor(threads)
+        self._pending: deque[Future[None]] = deque()
+        self._open = ExitStack()
+        self._writer: Any = None
+
+    def append(self, receipt: Receipt, quality: int) -> None:
+        """Have a part appended, all of whose events get some bits of quality."""
+        self._pending.append(self._executor.submit(self._append, receipt, quality))
+        while self._pending and self._pending[0].done():
+            self._pending.popleft().result()
+
+    def finish(self, *arguments: Any) -> None:
+        """Have the file finished and closed."""
+        self._pending.append(self._executor.submit(self._finish, *arguments))
+
+    def wait(self) -> None:
+        """Wait until all is done."""
+        while self._pending:
+            self._pending.popleft().result()
+
+    def start_over(self) -> None:
+        """Forget what was appended."""
+        self.wait()
+        self._close()
+
+    def close(self) -> None:
+        """Do nothing more."""
+        self._executor.shutdown(cancel_futures=True)
+        self._close()
+
+    def _append(self, receipt: Receipt, quality: int) -> None:
         tables = read_part(Path(receipt.path))
-        tables.events["quality"] |= self._quality
-        for writer in self._opened():
-            writer.append(tables)
+        tables.events["quality"] |= quality
+        self._to_fill().append(tables)
 
-    def _start_over(self, receipts: list[Receipt], quality: int, time: int) -> None:
-        self._files.close()
-        self._writers, self._quality, self._time = None, quality, time
-        for receipt in receipts:
-            self._append(receipt)
+    def _finish(self, *arguments: Any) -> None:
+        self._to_fill().finish(*arguments)
+        self._close()
+
+    def _to_fill(self) -> Any:
+        if self._writer is None:
+            self._writer = self._open.enter_context(self._opened())
+        return self._writer
+
+    def _close(self) -> None:
+        self._writer = None
+        self._open.close()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import queue
 from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from cygnoreco.errors import TransientError
 from cygnoreco.graph import Work, commit_block, cut, make_part, parts_array
 from cygnoreco.io.parts import Receipt
 from cygnoreco.io.source import Block, Buffers, blocks
 from cygnoreco.raw import Run
+from cygnoreco.threads import executor
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -81,18 +82,6 @@ def first_pass(run: Run, work: Work, done: list[Receipt], threads: int, block: i
                     yield receipts.get(), total
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def executor(threads: int) -> Executor:
-    """Make a pool of threads; of none, it does its work at once, in the thread that tells it to."""
-    return ThreadPoolExecutor(threads) if threads else _Inline()
-
-
-class _Inline(Executor):
-    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(work(*arguments, **named))
-        return future
 
 
 def by_number(work: Work, bounds: list[tuple[int, int]], total: int, client: Workers, threads: int) -> Made:

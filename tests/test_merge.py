@@ -13,7 +13,6 @@ from cygnoreco.io.parts import Receipt, write_part
 from cygnoreco.io.root_tables import read_root
 from cygnoreco.io.zarr_tables import read_zarr
 from cygnoreco.merge import Merge
-from cygnoreco.spread import executor
 from cygnoreco.tables import FILE_CHECKSUM, Tables
 from tests.tables import random_tables, same
 
@@ -36,19 +35,25 @@ def receipts(tables: Tables, tmp_path: Path) -> list[Receipt]:
 
 
 def merged(
-    folder: Path, added: list[Receipt], receipts: list[Receipt], *, threads: int = 1, quality: int = 0, time: int = 9
+    folder: Path,
+    added: list[Receipt],
+    receipts: list[Receipt],
+    *,
+    threads: bool = True,
+    quality: int = 0,
+    time: int = 9,
 ) -> tuple[Path, Path]:
     folder.mkdir()
-    with Merge(folder, key="ab", time=9, executor=executor(threads)) as merge:
+    with Merge(folder, key="ab", time=9, threads=threads) as merge:
         for receipt in added:
             merge.add(receipt)
         merge.finish(receipts, quality=quality, time=time, parameters={"a": np.int32(1)}, provenance={"key": "ab"})
     return merge.root, merge.zarr
 
 
-@pytest.mark.parametrize("threads", [0, 1])
+@pytest.mark.parametrize("threads", [False, True])
 def test_the_order_in_which_parts_come_does_not_matter(
-    tables: Tables, receipts: list[Receipt], tmp_path: Path, threads: int
+    tables: Tables, receipts: list[Receipt], tmp_path: Path, threads: bool
 ) -> None:
     root, zarr = merged(tmp_path / "a", receipts, receipts)
     assert same(read_root(root), tables)
@@ -66,7 +71,7 @@ def test_what_turns_out_at_the_end_is_in_every_event(tables: Tables, receipts: l
     np.testing.assert_array_equal(read_zarr(zarr).events["quality"], expected)
     right_away = tmp_path / "b"
     right_away.mkdir()
-    with Merge(right_away, key="ab", time=1_700_000_000, executor=executor(0)) as merge:
+    with Merge(right_away, key="ab", time=1_700_000_000, threads=False) as merge:
         merge.finish(
             receipts, quality=FILE_CHECKSUM, time=1_700_000_000, parameters={"a": np.int32(1)}, provenance={"key": "ab"}
         )
