@@ -257,7 +257,7 @@ def parts(path: Path, folder: Path, *, dask: bool, recipe: str = "lime", block: 
     """Reconstruct a run and commit its parts: as tasks of a Dask graph, or in a loop that does the same."""
     run = open_run(path, cache=path.parent / "index")
     choice = choose_calibration(run.number, run.camera(), Recipe.load(recipe), scenes.pedestal(), folder=folder)
-    todo = Todo(run.ref(), choice.reference, run.number, choice.pedestal.run, str(folder))
+    todo = Todo(run.ref(), choice.reference, run.number, choice.pedestal_run, str(folder))
     bounds = cut(len(run.table()), block)
 
     def by_dask() -> Any:

@@ -26,8 +26,8 @@ _PIECE = 1 << 20
 def section(frame: Frames, prepared: Prepared) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Do the image section of one frame by the plain stages: picture and edges."""
     recipe, calibration = prepared.recipe, prepared.calibration
-    sub = subtract(upper_cut(frame, **recipe["upper_cut"]), calibration.mean)
-    zs = accept(suppress(sub, calibration.rms, **recipe["suppress"]), **recipe["accept"])
+    sub = subtract(upper_cut(frame, **recipe["upper_cut"]), calibration.maps[0])
+    zs = accept(suppress(sub, calibration.maps[1], **recipe["suppress"]), **recipe["accept"])
     totals(zs)
     frame.sum(dtype=np.uint64)
     return rebin(zs, **recipe["rebin"]), rebin(median(zs), **recipe["rebin"])

@@ -34,6 +34,7 @@ from cygnoreco.image.filters import median, rebin
 from cygnoreco.image.orient import orient
 from cygnoreco.image.patches import patch_memory, patches
 from cygnoreco.kernels.image import FACTOR, Cuts, Section, empty_section, image_section, prepare_cuts
+from cygnoreco.kernels.patches import cut_patches
 from cygnoreco.kernels.points import find_points
 from cygnoreco.kernels.scratch import scratch
 from cygnoreco.measure.density import density_calibration
@@ -55,27 +56,39 @@ class Calibration:
 
     Attributes
     ----------
-    mean, rms : ndarray
-        Pedestal, (H, W) float64, ADU.
     factor : ndarray
         Inverse of the lens response, (H, W) float64.
     cuts : Cuts
         The recipe's cuts on a pixel as integers, for the fused section.
+    pedestal : tuple of ndarray, or None
+        Mean and rms, (H, W) float64, ADU; None where nobody needs them besides the cuts.
     """
 
-    mean: NDArray[np.float64]
-    rms: NDArray[np.float64]
     factor: NDArray[np.float64]
     cuts: Cuts
+    pedestal: tuple[NDArray[np.float64], NDArray[np.float64]] | None
 
     @property
     def maps(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Mean, rms and factor."""
-        return self.mean, self.rms, self.factor
+        if self.pedestal is None:
+            raise RuntimeError("calibrated without the maps of the pedestal")
+        return *self.pedestal, self.factor
 
 
-def calibrate(pedestal: Pedestal, response: Response, recipe: Recipe, origin: str) -> Calibration:
+def calibrate(pedestal: Pedestal, response: Response, recipe: Recipe, origin: str, *, maps: bool = True) -> Calibration:
     """Put pedestal and response together in the orientation of the recipe.
+
+    Parameters
+    ----------
+    pedestal, response : Pedestal, Response
+        Of the same sensor.
+    recipe : Recipe
+        Stages and parameters.
+    origin : str
+        As for :func:`correct`.
+    maps : bool
+        Keep the maps of the pedestal, which :func:`reconstruct_block` can do without if :func:`is_fused`.
 
     Raises
     ------
@@ -89,7 +102,13 @@ def calibrate(pedestal: Pedestal, response: Response, recipe: Recipe, origin: st
     mean, rms = (orient(each, origin, **recipe["orient"]) for each in (pedestal.mean, pedestal.rms))
     stages = {**recipe["upper_cut"], **recipe["suppress"], **recipe["accept"]}
     cuts = prepare_cuts(mean, rms, precision=recipe.precision, planes=_fused(recipe), **stages)
-    return Calibration(mean, rms, response.factor, cuts)  # a response is one of the images, so it is turned already
+    # A response is one of the images, so it is turned already.
+    return Calibration(response.factor, cuts, (mean, rms) if maps else None)
+
+
+def is_fused(recipe: Recipe) -> bool:
+    """Whether all of the recipe that touches pixels has a fused form: it takes the cuts for the pedestal."""
+    return _fused(recipe) and recipe.precision == "float64"
 
 
 def _fused(recipe: Recipe) -> bool:
@@ -280,13 +299,13 @@ def _section(frames: Frames, calibration: Calibration, recipe: Recipe) -> Sectio
 
 def _subtracted(frame: Frames, calibration: Calibration, recipe: Recipe) -> NDArray[np.float64]:
     return correct_saturation(
-        subtract(upper_cut(frame, **recipe["upper_cut"]), calibration.mean), **recipe["saturation"]
+        subtract(upper_cut(frame, **recipe["upper_cut"]), calibration.maps[0]), **recipe["saturation"]
     )
 
 
 def _suppressed(frame: Frames, calibration: Calibration, recipe: Recipe) -> NDArray[np.float64]:
     sub = _subtracted(frame, calibration, recipe)
-    return accept(suppress(sub, calibration.rms, **recipe["suppress"]), **recipe["accept"])
+    return accept(suppress(sub, calibration.maps[1], **recipe["suppress"]), **recipe["accept"])
 
 
 def _clusters(
@@ -306,14 +325,19 @@ def _clusters(
         order, offsets = group(clustering.labels)
     with clock("variables"):
         rows, cols = rows[order], cols[order]
-        out = patch_memory(len(rows), recipe["rebin"]["factor"])
-        z, above, saturated = patches(frame, *calibration.maps, rows, cols, **_pixel_parameters(recipe), out=out)
+        pixels = patch_memory(len(rows), recipe["rebin"]["factor"])
+        if is_fused(recipe):
+            cimax = recipe["upper_cut"]["cimax"]
+            cut_patches(frame, calibration.cuts, calibration.factor, rows, cols, cimax=cimax, out=pixels)
+        else:
+            patches(frame, *calibration.maps, rows, cols, **_pixel_parameters(recipe), out=pixels)
+        z, above, saturated = pixels
         table, kept = measure(rows, cols, offsets, z, above, saturated, clustering.tags, **recipe["measure"])
         energy, length = density_calibration(rows, cols, offsets, z, **recipe["energy"])
         table["sc_energy"], table["sc_pathlength"] = energy[kept], length[kept]
-        pixels, table = redpix(table, kept, rows, cols, offsets, z, recipe["measure"]["axes"], **recipe["redpix"])
+        saved, table = redpix(table, kept, rows, cols, offsets, z, recipe["measure"]["axes"], **recipe["redpix"])
     quality = SATURATED * bool(saturated.any()) | CUT_SHORT * clustering.cut_short
-    return _Found(table, pixels, quality, len(weights))
+    return _Found(table, saved, quality, len(weights))
 
 
 def _pixel_parameters(recipe: Recipe) -> dict[str, Any]:

@@ -119,6 +119,11 @@ def reconstruct_block(
         return on_gpu(frames, rows, calibration, recipe, program=cupy_program(device.index), **numbers)
 
 
+def needs_maps(device: Device, recipe: Recipe) -> bool:
+    """Whether a device needs the maps of the pedestal in a calibration (:func:`cygnoreco.chain.calibrate`)."""
+    return device.kind != "cpu" or not chain.is_fused(recipe)
+
+
 def planned_bytes(camera: Camera, block: int, recipe: Recipe) -> int:
     """Most memory of a GPU that blocks of so many frames can take.
 

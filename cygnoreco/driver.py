@@ -165,6 +165,7 @@ def reconstruct(
         choice = choose_calibration(
             run.number, sensor, recipe, pedestal, response, folder=folder / "calibration", here=client is None
         )
+        del pedestal  # its maps can go when the calibration is made, if nobody else holds it
         document = lineage(
             run=run.number,
             digest=run.source.digest,
@@ -176,7 +177,7 @@ def reconstruct(
         dataset = _dataset(folder, run, sensor, document)
         if strict:
             _stop_at(f"'{run.path}'", run.faults)
-            _stop_at(f"the pedestal of run {choice.pedestal.run}", choice.pedestal.faults)
+            _stop_at(f"the pedestal of run {choice.pedestal_run}", choice.pedestal_faults)
         with locked(dataset):
             summary = None if force else finished(dataset)
             resumed = 0 if summary is None else summary["frames"]
@@ -187,11 +188,11 @@ def reconstruct(
                     run.ref(sensor.name),
                     choice.reference,
                     run.number,
-                    choice.pedestal.run,
+                    choice.pedestal_run,
                     str(dataset.parts.resolve()),
                     device,
                 )
-                with at_hand(choice):
+                with at_hand(choice, work):
                     summary = _work(
                         run, work, computed_on, choice, dataset, document, done, client, threads, block, strict, watch
                     )
@@ -202,7 +203,7 @@ def reconstruct(
                 summary={
                     **summary,
                     **of_this_call(run, recipe, choice, dataset),
-                    "status": "bad events" if summary["faults"] or choice.pedestal.faults else "good",
+                    "status": "bad events" if summary["faults"] or choice.pedestal_faults else "good",
                 },
                 path=dataset.official if out is not None else None,
                 resumed=resumed,
@@ -299,7 +300,7 @@ def _work(
             provenance={
                 "key": key_of(document),
                 "lineage": document,
-                "pedestal_run": choice.pedestal.run,
+                "pedestal_run": choice.pedestal_run,
                 "faults": [asdict(fault) for fault in (*run.faults, *late_faults(receipts))],
                 "vetoed": sorted(frame for receipt in receipts for frame in receipt.vetoed),
             },

@@ -22,7 +22,7 @@ from cygnoreco.calib.find import cache_folder, find_pedestal
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.calib.response import Response, load_response
 from cygnoreco.chain import STEPS, Calibration, calibrate, check_camera, correct
-from cygnoreco.device import reconstruct_block, resolve_device
+from cygnoreco.device import needs_maps, reconstruct_block, resolve_device
 from cygnoreco.errors import DataError, InputError, nearest
 from cygnoreco.io.opening import open_source
 from cygnoreco.io.parts import Receipt, write_part
@@ -30,7 +30,7 @@ from cygnoreco.io.source import Block, Source, read_frames
 from cygnoreco.kernels.scratch import scratch
 from cygnoreco.lineage import canonical_json
 from cygnoreco.recipe import Recipe
-from cygnoreco.types import Camera, Frames
+from cygnoreco.types import Camera, Fault, Frames
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -91,13 +91,44 @@ class Work:
     device: str = "cpu"
 
 
+class Payloads:
+    """Pedestal and response of a run until its calibration is made of them, and then that: their maps can go."""
+
+    def __init__(self, pedestal: Pedestal, response: Response) -> None:
+        self._lock = threading.Lock()
+        self._maps: tuple[Pedestal, Response] | None = (pedestal, response)
+        self._calibration: Calibration | None = None
+
+    def calibration(self, recipe: Recipe, origin: str, maps: bool) -> Calibration:
+        """Make the calibration when first asked for it; the arguments are the same every time."""
+        with self._lock:
+            if self._calibration is None:
+                assert self._maps is not None
+                self._calibration = calibrate(*self._maps, recipe, origin, maps=maps)
+                self._maps = None
+            return self._calibration
+
+
 @dataclass(frozen=True)
 class CalibrationChoice:
-    """The calibration of a run: what tasks need to find it, and the payloads themselves."""
+    """The calibration of a run.
+
+    Attributes
+    ----------
+    reference : CalibrationRef
+        What tasks need to find it.
+    pedestal_run : int
+        Number of the pedestal run.
+    pedestal_faults : tuple of Fault
+        What was wrong with it.
+    payloads : Payloads
+        For tasks of this process.
+    """
 
     reference: CalibrationRef
-    pedestal: Pedestal
-    response: Response
+    pedestal_run: int
+    pedestal_faults: tuple[Fault, ...]
+    payloads: Payloads
 
 
 def choose_calibration(
@@ -140,40 +171,46 @@ def choose_calibration(
     factor = load_response(name, camera.shape, **recipe["response"])
     key = canonical_json([found.digest, factor.digest, recipe.canonical()])
     reference = CalibrationRef(str(stored.resolve()), found.digest, name, factor.digest, recipe, key)
-    return CalibrationChoice(reference, found, factor)
+    return CalibrationChoice(reference, found.run, found.faults, Payloads(found, factor))
 
 
 @contextmanager
-def at_hand(choice: CalibrationChoice) -> Iterator[None]:
-    """Let tasks of this process find the payloads of a choice without loading them, for the length of a ``with``."""
-    payloads: tuple[tuple[str, Pedestal | Response], ...] = (
-        (choice.reference.pedestal_digest, choice.pedestal),
-        (choice.reference.response_digest, choice.response),
-    )
+def at_hand(choice: CalibrationChoice, work: Work) -> Iterator[None]:
+    """Let tasks of this process find the calibration of some work without loading it, for the length of a ``with``."""
+    wanted = _wanted(work)
     with _at_hand_lock:
-        for digest, payload in payloads:
-            _at_hand.setdefault(digest, []).append(payload)
+        _at_hand.setdefault(wanted, []).append(choice.payloads)
     try:
         yield
     finally:
         with _at_hand_lock:
-            for digest, _ in payloads:
-                _at_hand[digest].pop()
-                if not _at_hand[digest]:
-                    del _at_hand[digest]
+            _at_hand[wanted].remove(choice.payloads)
+            if not _at_hand[wanted]:
+                del _at_hand[wanted]
 
 
-#: Payloads by their content, one entry for every ``with`` that holds them.
-_at_hand: dict[str, list[Pedestal | Response]] = {}
+#: What makes a calibration: the key of its reference, the origin of the frames, and whether maps are needed.
+_Wanted = tuple[str, str, bool]
+#: Payloads by that, one entry for every ``with`` that holds them.
+_at_hand: dict[_Wanted, list[Payloads]] = {}
 _at_hand_lock = threading.Lock()
 
 
-def _payload(digest: str, load: Callable[[], Pedestal | Response]) -> Pedestal | Response:
+def _wanted(work: Work) -> _Wanted:
+    recipe = work.calibration.recipe
+    return work.calibration.key, work.ref.origin, needs_maps(resolve_device(work.device), recipe)
+
+
+def _calibration_of(work: Work) -> Calibration:
+    """Calibration for a block of some work: that at hand, or else loaded."""
+    wanted = _wanted(work)
     with _at_hand_lock:
-        held = _at_hand.get(digest)
-        if held:
-            return held[-1]
-    return load()
+        held = _at_hand.get(wanted, ())
+        payloads = held[-1] if held else None
+    _, origin, maps = wanted
+    if payloads is not None:
+        return payloads.calibration(work.calibration.recipe, origin, maps)
+    return _calibrate(work.ref.camera.shape, origin, work.calibration, maps)
 
 
 def _holds(path: Path, digest: str) -> bool:
@@ -283,7 +320,7 @@ def make_part(block: Block, work: Work, read_s: float = 0.0) -> Receipt:
     tables, seconds = reconstruct_block(
         block.frames,
         block.rows,
-        _calibrate(work.ref.camera.shape, work.ref.origin, work.calibration),
+        _calibration_of(work),
         work.calibration.recipe,
         device=resolve_device(work.device),
         origin=work.ref.origin,
@@ -307,7 +344,8 @@ def _load(ref: RunRef, bounds: Bounds, block_id: tuple[int, ...] | None = None) 
 
 
 def _correct(frames: Frames, ref: RunRef, calibration: CalibrationRef, what: str) -> NDArray[np.float64]:
-    return correct(frames, _calibrate(ref.camera.shape, ref.origin, calibration), calibration.recipe, ref.origin, what)
+    ready = _calibrate(ref.camera.shape, ref.origin, calibration, True)
+    return correct(frames, ready, calibration.recipe, ref.origin, what)
 
 
 def _commit(work: Work, bounds: Bounds, block_id: tuple[int, ...] | None = None) -> NDArray[Any]:
@@ -342,18 +380,13 @@ def _open(ref: RunRef) -> Source:
 
 
 @_once(2)
-def _calibrate(shape: tuple[int, int], origin: str, calibration: CalibrationRef) -> Calibration:
-    pedestal = _payload(calibration.pedestal_digest, lambda: Pedestal.load(Path(calibration.pedestal)))
-    response = _payload(
-        calibration.response_digest,
-        lambda: load_response(calibration.response, shape, **calibration.recipe["response"]),
-    )
-    assert isinstance(pedestal, Pedestal)
-    assert isinstance(response, Response)
+def _calibrate(shape: tuple[int, int], origin: str, calibration: CalibrationRef, maps: bool) -> Calibration:
+    pedestal = Pedestal.load(Path(calibration.pedestal))
+    response = load_response(calibration.response, shape, **calibration.recipe["response"])
     for what, found, expected in (
         ("pedestal", pedestal.digest, calibration.pedestal_digest),
         ("response", response.digest, calibration.response_digest),
     ):
         if found != expected:
             raise DataError(f"the {what} is not what it was: SHA-256 {found[:12]}, was {expected[:12]}")
-    return calibrate(pedestal, response, calibration.recipe, origin)
+    return calibrate(pedestal, response, calibration.recipe, origin, maps=maps)

@@ -57,13 +57,13 @@ def summarise(
     late = late_faults(receipts)
     faults = (*run.faults, *late)
     return {
-        "status": "bad events" if faults or choice.pedestal.faults else "good",
+        "status": "bad events" if faults or choice.pedestal_faults else "good",
         "run": run.number,
         "camera": document["input"]["camera"],
         "key": key_of(document),
         "lineage": document,
         **of_this_call(run, recipe, choice, dataset),
-        "pedestal_run": choice.pedestal.run,
+        "pedestal_run": choice.pedestal_run,
         "frames": sum(receipt.stop - receipt.start for receipt in receipts) - len(late),
         "frames_lost": sum(fault.frame is not None for fault in faults),
         "clusters": sum(receipt.counts["clusters"] for receipt in receipts),
@@ -135,5 +135,5 @@ def of_this_call(run: Run, recipe: Recipe, choice: CalibrationChoice, dataset: D
         "output": str(dataset.official),
         "dataset": str(dataset.folder),
         "recipe": recipe.name,
-        "pedestal_faults": [asdict(fault) for fault in choice.pedestal.faults],
+        "pedestal_faults": [asdict(fault) for fault in choice.pedestal_faults],
     }

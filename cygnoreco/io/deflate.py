@@ -19,8 +19,9 @@ from isal import isal_zlib  # inflates twice as fast as zlib
 
 from cygnoreco.io.seekpoint import SPACING, CompressedFile, SeekPoint, SeekPoints, StreamError
 
-#: Compressed bytes inflated at a time: small enough that the output stays in the second-level cache.
-STEP = 64 << 10
+#: Compressed bytes inflated at a time: so few that the output stays in the second-level cache, and below the 128 kB
+#: from which on the system gives, and takes back, every piece of memory by itself, page by page.
+STEP = 32 << 10
 _WINDOW = 32 << 10
 #: How far after its due place a seek point is looked for, in inflated bytes; then there is none until the next is due.
 _SEARCH = 1 << 20

@@ -36,7 +36,7 @@ from cygnoreco.types import Fault
 logger = logging.getLogger(__name__)
 
 #: Raised whenever the same file would give another index.
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 
 #: How far before a large event a seek point is wanted, bytes: a few blocks of DEFLATE, one of which it will be.
 _BEFORE = 512 << 10

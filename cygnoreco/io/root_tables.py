@@ -110,6 +110,7 @@ class _RootWriter:
 
     def _extend(self, pieces: list[Tables]) -> None:
         columns = awkward_columns(pieces)
+        pieces.clear()  # they are as large, and nobody needs them any more
         with _reproducible(self._time):
             self._tree.extend({name: columns[name] for name in columns if name not in _COUNTERS.values()})
 
@@ -164,8 +165,9 @@ class Baskets:
         start = 0
         while self._events + len(tables) - start >= self._size:
             stop = start + self._size - self._events
-            yield [*self._waiting, tables.rows(start, stop)]
+            basket = [*self._waiting, tables.rows(start, stop)]
             start, self._waiting, self._events = stop, [], 0
+            yield basket
         if start < len(tables):
             self._waiting.append(tables.rows(start, len(tables)))
             self._events += len(tables) - start

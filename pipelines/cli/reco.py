@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from clusters.local import cores, local_client
 from cygnoreco.calib.find import find_pedestal
+from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.chain import check_camera
 from cygnoreco.device import resolve_device
 from cygnoreco.driver import Progress, reconstruct
@@ -163,17 +164,21 @@ def _one(run: Run, camera: str | None, request: Request, watch: _Watch) -> Outco
     check_camera(request.recipe, sensor)
     what, size = f"{run.path.name} {sensor.name}", 2 * sensor.height * sensor.width
     watch.begin(f"{what}: pedestal", size)
-    pedestal = find_pedestal(
-        request.pedestal,
-        run.number,
-        sensor,
-        orientation=request.recipe["orient"]["orientation"],
-        progress=watch.pedestal,
-    )
-    watch.begin(what, size)
+
+    def pedestal() -> Pedestal:
+        found = find_pedestal(
+            request.pedestal,
+            run.number,
+            sensor,
+            orientation=request.recipe["orient"]["orientation"],
+            progress=watch.pedestal,
+        )
+        watch.begin(what, size)
+        return found
+
     result = reconstruct(
         run,
-        pedestal=pedestal,
+        pedestal=pedestal(),  # held by nobody here, so that its maps can go
         response=request.response,
         recipe=request.recipe,
         camera=sensor.name,

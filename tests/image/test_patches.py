@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cygnoreco.errors import InputError
 from cygnoreco.image.correct import (
     accept,
     correct_saturation,
@@ -13,7 +14,9 @@ from cygnoreco.image.correct import (
     suppress,
     upper_cut,
 )
-from cygnoreco.image.patches import patches
+from cygnoreco.image.patches import patch_memory, patches
+from cygnoreco.kernels.image import prepare_cuts
+from cygnoreco.kernels.patches import cut_patches
 from tests.image.scenes import scene
 
 WINDOW = {"xmin": 3, "xmax": 61, "ymin": 6, "ymax": None}
@@ -60,3 +63,29 @@ def test_no_macro_pixels_no_patches():
     frames, mean, rms = scene()
     none = np.empty(0, np.int32)
     assert patches(frames[0], mean, rms, np.ones_like(mean), none, none).z.shape == (0, 4, 4)
+
+
+@pytest.mark.parametrize("saturated", ["keep", "zero"])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_the_fused_form_gives_the_same_bits(saturated, mirrored):
+    frames, mean, rms = scene()
+    response = np.random.default_rng(1).uniform(1.0, 4.0, mean.shape)
+    response[-8:] = 0.0
+    frame = frames[1][:, ::-1] if mirrored else frames[1]
+    rows, cols = (axis.ravel().astype(np.int32) for axis in np.indices(np.array(mean.shape) // 4))
+    expected = patches(frame, mean, rms, response, rows, cols, saturated=saturated, **WINDOW)
+    cuts = prepare_cuts(mean, rms, saturated=saturated, **WINDOW)
+    found = patch_memory(len(rows), 4)
+    cut_patches(frame, cuts, response, rows, cols, cimax=5000, out=found)
+    for one, other in zip(found, expected, strict=True):
+        assert one.tobytes() == other.tobytes()
+    assert expected.above.any()
+    assert expected.saturated.any()
+
+
+def test_the_fused_form_needs_planes_in_double_precision():
+    frames, mean, rms = scene()
+    none = np.empty(0, np.int32)
+    for cuts in (prepare_cuts(mean, rms, planes=False), prepare_cuts(mean, rms, precision="float32")):
+        with pytest.raises(InputError, match="planes of float64"):
+            cut_patches(frames[0], cuts, mean, none, none, cimax=5000, out=patch_memory(0, 4))
