@@ -27,28 +27,30 @@ RECORD = Path(__file__).parent / "data" / "stage_versions.json"
 
 #: What runs between the stages without being one; changes there change results of the stage named.
 ATTACHED: dict[str, tuple[Callable[..., Any], ...]] = {
-    "subtract": (chain.image_section, chain.patches, chain.prepare_cuts),
+    "subtract": (chain.image_section, chain.patches, chain.cut_patches, chain.prepare_cuts),
     "tables": (chain.reconstruct_block,),
 }
 
 
 def fingerprint(functions: tuple[Callable[..., Any], ...], stop: frozenset[Callable[..., Any]]) -> str:
     """Hash of the code that some functions reach inside the package, not entering those of ``stop``."""
-    seen: dict[str, str] = {}
+    visited: set[tuple[str, str]] = set()  # with the module: two may have a helper of one name
+    seen: set[tuple[str, str]] = set()
     waiting = list(functions)
     while waiting:
         function = waiting.pop()
         name = function.__qualname__
-        if name in seen:
+        if (function.__module__, name) in visited:
             continue
-        seen[name] = _normal_source(function)
+        visited.add((function.__module__, name))
+        seen.add((name, _normal_source(function)))
         for value in _reached(function):
             if isinstance(value, (types.FunctionType, type)) and value.__module__.startswith("cygnoreco."):
                 if value not in stop and not (isinstance(value, type) and issubclass(value, Exception)):
                     waiting.append(value)
             elif isinstance(value, (int, float, str, tuple, frozenset)):
-                seen[f"{name}:{value!r}"] = ""
-    return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()[:16]
+                seen.add((f"{name}:{value!r}", ""))
+    return hashlib.sha256(json.dumps(sorted(seen)).encode()).hexdigest()[:16]
 
 
 def _reached(function: Callable[..., Any]) -> Iterator[Any]:
