@@ -19,7 +19,7 @@ from cygnoreco.chain import Calibration
 from cygnoreco.errors import InputError, TransientError, nearest
 from cygnoreco.recipe import Recipe
 from cygnoreco.tables import Tables
-from cygnoreco.types import Camera, Frames
+from cygnoreco.types import Camera, Frames, PackedFrames
 
 #: Share of the free memory of a device that a block may take; the rest is for CuPy's pool and the driver.
 USABLE = 0.9
@@ -52,6 +52,11 @@ class Device:
     def name(self) -> str:
         """``cpu``, ``cuda:0`` and so on: what :func:`resolve_device` takes."""
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+
+    @property
+    def unpacks(self) -> bool:
+        """Whether it takes frames as they are packed."""
+        return self.kind == "cuda"
 
     def __str__(self) -> str:
         return self.name
@@ -91,7 +96,7 @@ def resolve_device(name: str = "cpu") -> Device:
 
 
 def reconstruct_block(
-    frames: Frames,
+    frames: Frames | PackedFrames,
     rows: NDArray[Any],
     calibration: Calibration,
     recipe: Recipe,
@@ -105,17 +110,23 @@ def reconstruct_block(
 
     Raises
     ------
+    DataError
+        An escape of packed frames lies outside of its tile.
+    InputError
+        The frames are packed, and the device does not unpack (:attr:`Device.unpacks`).
     TransientError
         The GPU has too little memory at this moment, because others took it after it was planned; or it is not to be
         had, or failed.
     """
     numbers: dict[str, Any] = {"origin": origin, "run": run, "pedestal_run": pedestal_run}
     if device.kind == "cpu":
+        if isinstance(frames, PackedFrames):
+            raise InputError("packed frames are for a GPU; the CPU takes them unpacked")
         return chain.reconstruct_block(frames, rows, calibration, recipe, **numbers)
     from cygnoreco.cuda.block import reconstruct_block as on_gpu
     from cygnoreco.cuda.program import cupy_program
 
-    with _device_errors(device, len(frames)):
+    with _device_errors(device, frames.shape[0]):
         return on_gpu(frames, rows, calibration, recipe, program=cupy_program(device.index), **numbers)
 
 
@@ -139,8 +150,8 @@ def planned_bytes(camera: Camera, block: int, recipe: Recipe) -> int:
     Returns
     -------
     int
-        Bytes: calibration, two blocks of frames (one on its way), the images of one, and what the points need if every
-        macro-pixel is one.
+        Bytes: calibration, two blocks of frames (one on its way) and one unpacked, the images of one, and what the
+        points need if every macro-pixel is one.
     """
     from cygnoreco.cuda.block import planned_bytes as planned
 

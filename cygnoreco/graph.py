@@ -6,6 +6,7 @@ back tables. Files and calibration are opened once a process and found again by 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +27,11 @@ from cygnoreco.device import needs_maps, reconstruct_block, resolve_device
 from cygnoreco.errors import DataError, InputError, nearest
 from cygnoreco.io.opening import open_source
 from cygnoreco.io.parts import Receipt, write_part
-from cygnoreco.io.source import Block, Source, read_frames
+from cygnoreco.io.source import Block, Source, read_frames, read_packed_frames
 from cygnoreco.kernels.scratch import scratch
 from cygnoreco.lineage import canonical_json
 from cygnoreco.recipe import Recipe
-from cygnoreco.types import Camera, Fault, Frames
+from cygnoreco.types import Camera, Fault, Frames, PackedFrames
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -297,12 +298,28 @@ def parts_array(work: Work, bounds: Bounds) -> da.Array:
 
 
 def commit_block(work: Work, start: int, stop: int) -> Receipt:
-    """Read frames ``start`` to ``stop``, reconstruct them and commit their part."""
+    """Read frames ``start`` to ``stop``, packed for a GPU if they are stored so, reconstruct and commit their part."""
+    if receipt := _commit_packed(work, start, stop):
+        return receipt
     ref = work.ref
     begin = time.perf_counter()
     memory = scratch("block", (stop - start, *ref.camera.shape), "<u2")
     block = Block(start, *read_frames(_open(ref), ref.camera.name, start, stop, memory))
     return make_part(block, work, time.perf_counter() - begin)
+
+
+def _commit_packed(work: Work, start: int, stop: int) -> Receipt | None:
+    """Do the same with packed frames; None if there are none, the device takes none, or some must be set aside."""
+    if not resolve_device(work.device).unpacks:
+        return None
+    begin = time.perf_counter()
+    packed = read_packed_frames(_open(work.ref), work.ref.camera.name, start, stop)
+    if packed is None:
+        return None
+    try:
+        return _make(*packed, (start, stop), work, time.perf_counter() - begin)
+    except DataError:  # an escape outside of its tile, which only the device saw
+        return None
 
 
 def make_part(block: Block, work: Work, read_s: float = 0.0) -> Receipt:
@@ -317,9 +334,20 @@ def make_part(block: Block, work: Work, read_s: float = 0.0) -> Receipt:
     read_s : float
         Wall seconds that reading it took.
     """
+    return _make(block.frames, block.rows, (block.start, block.stop), work, read_s, block.faults)
+
+
+def _make(
+    frames: Frames | PackedFrames,
+    rows: NDArray[Any],
+    bounds: tuple[int, int],
+    work: Work,
+    read_s: float,
+    faults: tuple[Fault, ...] = (),
+) -> Receipt:
     tables, seconds = reconstruct_block(
-        block.frames,
-        block.rows,
+        frames,
+        rows,
         _calibration_of(work),
         work.calibration.recipe,
         device=resolve_device(work.device),
@@ -329,12 +357,11 @@ def make_part(block: Block, work: Work, read_s: float = 0.0) -> Receipt:
     )
     return write_part(
         Path(work.folder),
-        block.start,
-        block.stop,
+        *bounds,
         tables,
         seconds={"read": read_s, **seconds},
-        size=block.frames.nbytes,
-        faults=block.faults,
+        size=2 * math.prod(frames.shape),
+        faults=faults,
     )
 
 

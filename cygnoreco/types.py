@@ -185,3 +185,22 @@ IntArray = NDArray[np.integer[Any]]
 Frames = NDArray[np.uint16]
 #: What a saturated pixel counts; see :func:`cygnoreco.image.correct.upper_cut`.
 Saturated = Literal["keep", "zero"]
+
+
+@dataclass(frozen=True)
+class PackedFrames:
+    """Frames as a fast copy holds them, for a device that unpacks them itself.
+
+    Attributes
+    ----------
+    words : ndarray
+        (w,) uint16: the packed frames one after the other (:mod:`cygnoreco.io.packing`).
+    tiles : ndarray
+        (t, 6) int64: where the tiles of all of them are, as :func:`cygnoreco.io.packing.tile_table` says it.
+    shape : tuple of int
+        (n, H, W) of the frames.
+    """
+
+    words: NDArray[np.uint16]
+    tiles: NDArray[np.int64]
+    shape: tuple[int, int, int]

@@ -15,7 +15,7 @@ from cygnoreco import chain, device
 from cygnoreco.device import Device, check_plan, plan_device, planned_bytes, reconstruct_block, resolve_device
 from cygnoreco.errors import InputError, TransientError
 from cygnoreco.recipe import Recipe
-from cygnoreco.types import Camera
+from cygnoreco.types import Camera, PackedFrames
 
 LIME = Camera("CAM0", 2304, 2304)
 
@@ -239,3 +239,7 @@ def test_the_cpu_runs_the_chain(monkeypatch):
     found = reconstruct_block(nothing, nothing, None, None, device=Device("cpu"), **keywords)
     assert found == ("tables", {})
     assert seen == keywords
+    packed = PackedFrames(np.empty(0, np.uint16), np.empty((0, 6), np.int64), (0, 4, 4))
+    assert (Device("cpu").unpacks, Device("cuda").unpacks) == (False, True)
+    with pytest.raises(InputError, match="packed frames are for a GPU"):
+        reconstruct_block(packed, nothing, None, None, device=Device("cpu"), **keywords)

@@ -1,7 +1,7 @@
 """The path of a block of frames on a device: what :func:`cygnoreco.chain.reconstruct_block` does, by CUDA kernels.
 
-Frames go to the device once and tables come back; in between the host learns only how many points, clusters and
-members there are. While a block is worked on, the frames of the next one are on their way.
+Frames go to the device once, as counts or packed, and tables come back; in between the host learns only how many
+points, clusters and members there are. While a block is worked on, the frames of the next one are on their way.
 """
 
 from __future__ import annotations
@@ -31,16 +31,19 @@ from cygnoreco.cuda.image import (
     upload_maps,
 )
 from cygnoreco.cuda.program import Lane, Program
+from cygnoreco.cuda.unpack import unpack_tiles
 from cygnoreco.cuda.variables import COLUMNS, measure_block
+from cygnoreco.errors import DataError
 from cygnoreco.image.correct import mean_and_rms, saturation_polynomial, spark_limit
 from cygnoreco.image.orient import MIRRORED_ORIGIN
+from cygnoreco.io.packing import most_bytes
 from cygnoreco.measure.redpix import is_saved
 from cygnoreco.recipe import Recipe
 from cygnoreco.tables import CUT_SHORT, SATURATED, SPARK, Tables, empty_tables, event_table
-from cygnoreco.types import CLUSTER_DTYPE, REDPIX_DTYPE, Frames
+from cygnoreco.types import CLUSTER_DTYPE, REDPIX_DTYPE, Frames, PackedFrames
 
 #: A block of frames and their rows of the frame table.
-Block = tuple[Frames, NDArray[Any]]
+Block = tuple[Frames | PackedFrames, NDArray[Any]]
 #: ``with clock("noisered"): ...`` around the work of a stage.
 Clock = Callable[[str], AbstractContextManager[None]]
 
@@ -50,7 +53,7 @@ _LISTED, _CLUSTERING, _MEASURE, _ENERGY = 64, 128, 26, 26
 
 
 def reconstruct_block(
-    frames: Frames,
+    frames: Frames | PackedFrames,
     rows: NDArray[Any],
     calibration: Calibration,
     recipe: Recipe,
@@ -70,6 +73,11 @@ def reconstruct_block(
     seconds : dict
         Wall seconds of the host by stage. The device works behind the host, so a stage in which the host waits for a
         number has the time of those before it, too.
+
+    Raises
+    ------
+    DataError
+        As for :func:`reconstruct_blocks`.
     """
     seconds = Counter[str]()
     (tables,) = reconstruct_blocks(
@@ -103,7 +111,8 @@ def reconstruct_blocks(
     Parameters
     ----------
     blocks : iterable
-        Frames (n, H, W) uint16 in the orientation of the sensor, and their (n,) ``FRAME_DTYPE`` rows.
+        Frames (n, H, W) uint16 in the orientation of the sensor, or packed ones, and their (n,) ``FRAME_DTYPE`` rows.
+        Their memory may be used again for the next block.
     calibration, recipe, origin, run, pedestal_run
         As for :func:`cygnoreco.chain.reconstruct_block`.
     program : Program
@@ -115,28 +124,35 @@ def reconstruct_blocks(
     ------
     Tables
         One a block.
+
+    Raises
+    ------
+    DataError
+        An escape of packed frames lies outside of its tile, which only the device can see: they are damaged.
     """
     clock = clock or _wall_clock(Counter())
     # Two lanes: the frames in one are worked on while those in the other arrive.
     this, other = _lanes(program)
-    before: tuple[Lane, NDArray[Any]] | None = None
+    before: tuple[Lane, tuple[int, ...], NDArray[Any]] | None = None
 
-    def work(lane: Lane, rows: NDArray[Any]) -> Tables:
+    def work(lane: Lane, shape: tuple[int, ...], rows: NDArray[Any]) -> Tables:
         if not len(rows):  # every frame of the block was damaged
             return empty_tables()
         with program.active():
-            frames = lane.arrived()
+            frames, outside = _unpacked(program, lane.arrived(), shape, clock)
             rules = _rules(frames.shape[1:], recipe, origin)
             found = _reconstruct(program, frames, _maps(program, calibration), rules, recipe, clock)
+            if outside is not None and (escapes := int(program.to_host(outside)[0])):
+                raise DataError(f"packed frames: {escapes} escapes outside of their tiles")
             return _tables(found, rows, frames.shape[1:], recipe, clock, run, pedestal_run)
 
     for frames, rows in blocks:
         if len(rows):
             with program.active(), clock("copy in"):
-                this.send(frames)
+                this.send(*((frames.words, frames.tiles) if isinstance(frames, PackedFrames) else (frames,)))
         if before is not None:
             yield work(*before)
-        before = this, rows
+        before = this, frames.shape, rows
         this, other = other, this
     if before is not None:
         yield work(*before)
@@ -148,14 +164,25 @@ def planned_bytes(shape: tuple[int, int], block: int, recipe: Recipe) -> int:
     side2 = recipe["rebin"]["factor"] ** 2
     points = block * pixels // side2
     maps = 2 * 26 * pixels  # two calibrations: mean, rms, response and threshold
-    frames = block * (2 * 2 * pixels + 4 * shape[0] + 4 * shape[1])  # two lanes, and columns of totals
+    lanes = block * 2 * most_bytes(pixels)  # packed or not: nobody knows before how well frames will pack
+    frames = block * (2 * pixels + 4 * shape[0] + 4 * shape[1])  # unpacked, and columns of totals
     images = 3 * 8 * points
     kept = (_LISTED + 10 * side2) * points  # lists, and patches
     steps = [_CLUSTERING, _MEASURE * side2, 12 * side2]  # one after the other; the last is the pixels saved
     if recipe["energy"]["enabled"]:
         steps.append(_ENERGY * side2)
     tiles = SCRATCH_BYTES if recipe["energy"]["enabled"] else 0
-    return int(maps + frames + images + kept + max(steps) * points + tiles)
+    return int(maps + lanes + frames + images + kept + max(steps) * points + tiles)
+
+
+def _unpacked(program: Program, arrived: tuple[Any, ...], shape: tuple[int, ...], clock: Clock) -> tuple[Any, Any]:
+    """Frames of a block; if they came packed, also where the device counts escapes outside of their tiles."""
+    if len(arrived) == 1:
+        return arrived[0], None
+    words, tiles = arrived
+    with clock("unpack"):
+        frames = program.xp.empty(shape, np.uint16)
+        return frames, unpack_tiles(program, words, tiles, frames)
 
 
 class _Found(NamedTuple):

@@ -25,6 +25,9 @@ from numpy.typing import NDArray
 #: Options of the compiler; ``fmad`` would round a product and a sum once instead of twice.
 OPTIONS = ("--std=c++17", "--fmad=false")
 
+#: Bytes of which the places of arrays in a lane are multiples.
+_ALIGNED = 256
+
 #: Sources in the order in which they are put together to one module.
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*.cu")))
 
@@ -65,19 +68,19 @@ class Program(Protocol):
         ...
 
     def lane(self) -> Lane:
-        """Make a way for frames to the device."""
+        """Make a way for blocks of frames to the device."""
         ...
 
 
 class Lane(Protocol):
-    """Takes the frames of one block at a time to the device, while kernels of another block run there."""
+    """Takes the arrays of one block at a time to the device, while kernels of another block run there."""
 
-    def send(self, frames: NDArray[np.uint16]) -> None:
-        """Begin to copy frames, (n, H, W); the frames sent before must be done with."""
+    def send(self, *arrays: NDArray[Any]) -> None:
+        """Begin to copy arrays; those sent before must be done with. These may be overwritten at once."""
         ...
 
-    def arrived(self) -> Any:
-        """Return the frames on the device; kernels started from now on wait for the copy, the host does not."""
+    def arrived(self) -> tuple[Any, ...]:
+        """Return the arrays on the device; kernels started from now on wait for the copy, the host does not."""
         ...
 
 
@@ -133,32 +136,43 @@ class _CupyLane:
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
         self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._pinned = np.empty(0, np.uint16)
-        self._memory = cupy.empty(0, np.uint16)
-        self._frames = self._memory
+        self._pinned = np.empty(0, np.uint8)
+        self._memory = cupy.empty(0, np.uint8)
+        self._arrays: tuple[Any, ...] = ()
         self._copied: Any = None
 
-    def send(self, frames: NDArray[np.uint16]) -> None:
-        if self._pinned.size < frames.size:
+    def send(self, *arrays: NDArray[Any]) -> None:
+        size = sum(_room(each) for each in arrays)
+        if self._pinned.size < size:
             # Of a block that was given up, a copy may still read the one memory and write the other: both go to others.
             self._stream.synchronize()
             # Given back before the new is asked for: less is needed at once, and after a failure the lane is empty.
-            self._pinned = np.empty(0, np.uint16)
-            self._memory = self._frames = self._cupy.empty(0, np.uint16)
-            self._memory = self._cupy.empty(frames.size, np.uint16)
-            pinned = self._cupy.cuda.alloc_pinned_memory(frames.nbytes)
-            self._pinned = np.frombuffer(pinned, np.uint16, frames.size)
+            self._pinned, self._arrays = np.empty(0, np.uint8), ()
+            self._memory = self._cupy.empty(0, np.uint8)
+            self._memory = self._cupy.empty(size, np.uint8)
+            pinned = self._cupy.cuda.alloc_pinned_memory(size)
+            self._pinned = np.frombuffer(pinned, np.uint8, size)
             # Memory of the pool may still be in use by kernels started before it was given back.
             self._stream.wait_event(self._cupy.cuda.get_current_stream().record())
-        staged = self._pinned[: frames.size].reshape(frames.shape)
-        np.copyto(staged, frames)
-        self._frames = self._memory[: frames.size].reshape(frames.shape)
-        self._frames.set(staged, stream=self._stream)
+        start, there = 0, []
+        for array in arrays:
+            place = slice(start, start + array.nbytes)
+            staged = self._pinned[place].view(array.dtype).reshape(array.shape)
+            np.copyto(staged, array)
+            there.append(self._memory[place].view(array.dtype).reshape(array.shape))
+            there[-1].set(staged, stream=self._stream)
+            start += _room(array)
+        self._arrays = tuple(there)
         self._copied = self._stream.record()
 
-    def arrived(self) -> Any:
+    def arrived(self) -> tuple[Any, ...]:
         self._cupy.cuda.get_current_stream().wait_event(self._copied)
-        return self._frames
+        return self._arrays
+
+
+def _room(array: NDArray[Any]) -> int:
+    """Bytes of a lane that an array takes, so that the next one is aligned for any type."""
+    return -(-array.nbytes // _ALIGNED) * _ALIGNED
 
 
 def _argument(value: Any, xp: Any) -> Any:

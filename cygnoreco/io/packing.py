@@ -37,6 +37,7 @@ grows by more than 46 bytes and one in four thousand. Nothing in the format guar
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ from numpy.typing import NDArray
 
 from cygnoreco.errors import DataError, InputError
 from cygnoreco.kernels.scratch import scratch
+from cygnoreco.types import PackedFrames
 
 MAGIC, VERSION = b"CYPK", 1
 _TILE_LOG2 = 14
@@ -55,6 +57,8 @@ _TABLE = np.dtype([("base", "<u2"), ("width", "<u2"), ("escapes", "<u4")])
 #: Widths tried with escapes; wider tiles hold no camera noise and are packed without.
 _NARROW = 8
 _BINS = 1 << _NARROW
+#: Values by which the last tile is filled up, at most.
+_PADDING = 15
 #: The width is chosen from one value in so many.
 _STRIDE = 16
 
@@ -85,7 +89,7 @@ def pack(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
     flat = np.ascontiguousarray(values).reshape(-1)
     tiles = -(-flat.size >> _TILE_LOG2)
     start = _HEADER.itemsize + tiles * _TABLE.itemsize
-    packed = scratch("packing", (start + 2 * (flat.size + 15),), np.uint8)
+    packed = scratch("packing", (start + 2 * (flat.size + _PADDING),), np.uint8)
     packed[: _HEADER.itemsize] = np.array((MAGIC, VERSION, _TILE_LOG2, 0, flat.size), _HEADER).reshape(1).view("u1")
     table = packed[_HEADER.itemsize : start].view(_TABLE)
     words = packed[start : start + (len(packed) - start) // 2 * 2].view(np.uint16)
@@ -157,6 +161,46 @@ def tile_table(packed: Any, first_word: int = 0, first_value: int = 0) -> NDArra
     values = first_value + tile * np.arange(len(table), dtype=np.int64)
     columns = (places, table["base"], table["width"], table["escapes"], values, lengths)
     return np.stack([column.astype(np.int64) for column in columns], axis=1)
+
+
+def most_bytes(count: int) -> int:
+    """Most bytes that so many values take, as :func:`pack` packs them, together with their table of tiles."""
+    tiles = -(-count >> _TILE_LOG2)
+    return _HEADER.itemsize + tiles * (_TABLE.itemsize + 6 * 8) + 2 * (count + _PADDING)
+
+
+def join_packed(
+    packed: Iterable[NDArray[np.uint8]], shape: tuple[int, int, int], memory: NDArray[np.uint8]
+) -> PackedFrames:
+    """Put packed frames one after the other, with one table for the tiles of all of them.
+
+    Parameters
+    ----------
+    packed : iterable of ndarray
+        What :func:`pack` gave for each frame; each is done with before the next is asked for.
+    shape : tuple of int
+        (n, H, W) of the frames.
+    memory : ndarray
+        (b,) uint8 with room for all of them: where they go.
+
+    Returns
+    -------
+    PackedFrames
+        Its words are in `memory`.
+
+    Raises
+    ------
+    DataError
+        As for :func:`tile_table`, or a frame has another number of pixels.
+    """
+    pixels, at, tables = shape[1] * shape[2], 0, [np.empty((0, 6), np.int64)]
+    for frame, each in enumerate(packed):
+        tables.append(tile_table(each, at // 2, frame * pixels))
+        if (count := int(tables[-1][:, 5].sum())) != pixels:
+            raise DataError(f"packed array: {count} values instead of {pixels}")
+        memory[at : at + len(each)] = each
+        at += len(each)
+    return PackedFrames(memory[:at].view(np.uint16), np.concatenate(tables), shape)
 
 
 def _checked(data: NDArray[np.uint8]) -> tuple[int, int, NDArray[Any], int]:

@@ -3,12 +3,13 @@
 Zarr's own path gives the same frames, at a price: for every frame an array of its own, two copies and a walk through an
 event loop; and from a remote store one request a frame. Here a block is two requests a shard, one for the index at its
 end and one for the bytes of the block, and each frame is unpacked in its place. Only the two codecs that we write are
-known here; an array of any other make is left to Zarr.
+known here; an array of any other make is left to Zarr. For a GPU, which unpacks by itself, the frames of a block can
+be had as they are, packed one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,11 +21,13 @@ from numpy.typing import NDArray
 
 from cygnoreco.errors import DataError
 from cygnoreco.io.remote import read_range, read_ranges
-from cygnoreco.types import Frames
+from cygnoreco.kernels.scratch import scratch
+from cygnoreco.types import Frames, PackedFrames
 
 #: Offset and size of a chunk that is not there.
 _MISSING = 2**64 - 1
 _CRC = 4
+_PACKING = "cygnoreco.packing"
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,48 @@ def read_shards(folder: Path, name: str, shards: Shards, start: int, out: Frames
     InputError, TransientError
         As for :func:`cygnoreco.io.remote.read_range`.
     """
-    stop = start + len(out)
-    for shard in range(start // shards.frames, -(-stop // shards.frames)) if len(out) else ():
+    frames = iter(out)
+    for key, places in _places(folder, name, shards, start, start + len(out)):
+        for chunk in read_ranges(folder, key, places):
+            _decode(chunk, shards.codec, next(frames))
+
+
+def read_packed(folder: Path, name: str, shards: Shards, start: int, stop: int) -> PackedFrames | None:
+    """Read consecutive frames as they are packed.
+
+    Parameters
+    ----------
+    folder, name, shards, start
+        As for :func:`read_shards`.
+    stop : int
+        The frame after the last one.
+
+    Returns
+    -------
+    PackedFrames or None
+        In memory that this thread uses again the next time; None if the codec is another one. Their CRC-32C and all
+        sizes are checked. What is not: whether an escape lies outside of its tile; who unpacks finds that.
+
+    Raises
+    ------
+    DataError, InputError, TransientError
+        As for :func:`read_shards`.
+    """
+    if shards.codec != _PACKING:
+        return None
+    from cygnoreco.io.packing import join_packed
+
+    parts = list(_places(folder, name, shards, start, stop))
+    memory = scratch("packed", (sum(size for _, places in parts for _, size in places),), np.uint8)
+    packed = (_checked(chunk) for key, places in parts for chunk in read_ranges(folder, key, places))
+    return join_packed(packed, (stop - start, *shards.shape), memory)
+
+
+def _places(
+    folder: Path, name: str, shards: Shards, start: int, stop: int
+) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    """Files of the shards that hold some frames, and offset and size of each of these in them."""
+    for shard in range(start // shards.frames, -(-stop // shards.frames)) if start < stop else ():
         first, last = max(start, shard * shards.frames), min(stop, (shard + 1) * shards.frames)
         key = f"{name}/c/{shard}/0/0"
         places = _index(folder, key, shards.frames)[first - shard * shards.frames :][: last - first]
@@ -101,9 +144,7 @@ def read_shards(folder: Path, name: str, shards: Shards, start: int, out: Frames
             raise DataError(f"{folder}: shard {shard} of {name} lacks one of the frames {first} to {last}")
         if any(before[0] + before[1] != after[0] for before, after in pairwise(places)):
             raise DataError(f"{folder}: the frames in shard {shard} of {name} do not follow each other")
-        chunks = read_ranges(folder, key, places)
-        for frame, chunk in zip(out[first - start : last - start], chunks, strict=True):
-            _decode(chunk, shards.codec, frame)
+        yield key, places
 
 
 def _index(folder: Path, key: str, frames: int) -> list[tuple[int, int]]:
@@ -143,6 +184,6 @@ def _pcodec(data: NDArray[np.uint8], frame: Frames) -> None:
 
 
 _DECODERS: dict[str, Callable[[NDArray[np.uint8], Frames], None]] = {
-    "cygnoreco.packing": _unpack,
+    _PACKING: _unpack,
     "numcodecs.pcodec": _pcodec,
 }

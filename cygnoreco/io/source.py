@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cygnoreco.errors import DataError
-from cygnoreco.types import Camera, Fault, Frames
+from cygnoreco.types import Camera, Fault, Frames, PackedFrames
 
 
 class Source(Protocol):
@@ -286,3 +286,25 @@ def read_frames(
             event = int(rows["event"][place - start])
             faults.append(Fault("unreadable", str(error), event=error.event, offset=error.offset, frame=event))
     return frames[: len(kept)], rows[kept], tuple(faults)
+
+
+def read_packed_frames(source: Source, camera: str, start: int, stop: int) -> tuple[PackedFrames, NDArray[Any]] | None:
+    """Read a block as it is packed, for a device that unpacks it.
+
+    Parameters
+    ----------
+    source, camera, start, stop
+        As for :func:`read_frames`.
+
+    Returns
+    -------
+    tuple of PackedFrames and ndarray, or None
+        All frames of the block, in memory that this thread uses again the next time, and their (n,) ``FRAME_DTYPE``
+        rows. None if the run does not have them packed, or if one is damaged: :func:`read_frames` leaves out that one.
+    """
+    read = getattr(source, "read_packed", None)
+    try:
+        frames = None if read is None else read(camera, start, stop)
+    except DataError:
+        return None
+    return None if frames is None else (frames, source.table(camera)[start:stop])

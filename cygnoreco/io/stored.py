@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cygnoreco.errors import DataError, InputError
-from cygnoreco.types import FRAME_DTYPE, Camera, Fault, Frames
+from cygnoreco.types import FRAME_DTYPE, Camera, Fault, Frames, PackedFrames
 
 LAYOUT = "cygnoreco raw run"
 LAYOUT_VERSION = 1
@@ -124,6 +124,8 @@ class StoredSource:
         Rows of ``STORED_DTYPE`` by camera.
     read_frames : callable
         ``read_frames(path, camera, start, stop, frames)`` fills an array with frames of one camera.
+    read_packed_frames : callable or None
+        ``read_packed_frames(path, camera, start, stop)`` gives frames of one camera packed, or None if they are not.
     known_digest : str
         SHA-256 of the content where it is known without reading all; empty: the digest is that of the file.
     header : Header or None
@@ -141,6 +143,7 @@ class StoredSource:
     faults: tuple[Fault, ...]
     tables: Mapping[str, NDArray[Any]] = field(repr=False)
     read_frames: Callable[[Path, Camera, int, int, Frames], None] = field(repr=False)
+    read_packed_frames: Callable[[Path, Camera, int, int], PackedFrames | None] | None = field(default=None, repr=False)
     known_digest: str = field(default="", repr=False)
     header: Header | None = field(default=None, repr=False)
     read_residue: Callable[[Path, int, int], bytes] | None = field(default=None, repr=False)
@@ -172,13 +175,27 @@ class StoredSource:
 
     def read(self, camera: str, start: int, stop: int, out: Frames | None = None) -> Frames:
         """Frames `start` to `stop` of one camera, (stop - start, height, width)."""
-        sensor = self._camera(camera)
-        count = len(self.tables[camera])
-        if not 0 <= start <= stop <= count:
-            raise InputError(f"{self.path}: frames {start} to {stop} of {camera} asked for, it has {count}")
+        sensor = self._checked(camera, start, stop)
         frames = np.empty((stop - start, *sensor.shape), np.uint16) if out is None else out[: stop - start]
         self.read_frames(self.path, sensor, start, stop, frames)
         return frames
+
+    def read_packed(self, camera: str, start: int, stop: int) -> PackedFrames | None:
+        """Frames `start` to `stop` of one camera as they are packed, in memory that this thread uses again.
+
+        Returns
+        -------
+        PackedFrames or None
+            None if they are not stored in our packing.
+
+        Raises
+        ------
+        DataError
+            Bytes are missing or damaged.
+        """
+        sensor = self._checked(camera, start, stop)
+        read = self.read_packed_frames
+        return None if read is None else read(self.path, sensor, start, stop)
 
     def odb(self) -> Mapping[str, Any]:
         """Return the settings at the begin of the run, secrets redacted; empty where the container has none."""
@@ -189,6 +206,12 @@ class StoredSource:
         except ValueError as error:
             raise DataError(f"{self.path}: the settings stored with the run are damaged ({error})") from None
         return settings if isinstance(settings, dict) else {}
+
+    def _checked(self, camera: str, start: int, stop: int) -> Camera:
+        sensor, count = self._camera(camera), len(self.tables[camera])
+        if not 0 <= start <= stop <= count:
+            raise InputError(f"{self.path}: frames {start} to {stop} of {camera} asked for, it has {count}")
+        return sensor
 
     def _camera(self, name: str) -> Camera:
         for camera in self.cameras:

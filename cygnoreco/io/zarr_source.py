@@ -36,7 +36,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from cygnoreco.errors import DataError, InputError, TransientError
 from cygnoreco.io.atomic import atomic_folder
 from cygnoreco.io.remote import file_sizes, filesystem_of, read_range, store_errors, url_of
-from cygnoreco.io.shards import Shards, read_shards, shards_of
+from cygnoreco.io.shards import Shards, read_packed, read_shards, shards_of
 from cygnoreco.io.stored import (
     FRAMES_A_BLOCK,
     RESIDUE_BLOCK,
@@ -46,7 +46,7 @@ from cygnoreco.io.stored import (
     StoredSource,
     check_tables,
 )
-from cygnoreco.types import Camera, Frames
+from cygnoreco.types import Camera, Frames, PackedFrames
 
 #: How frames are compressed: as small as can be, or as quick to read as a copy in memory.
 Preset = Literal["archive", "fast"]
@@ -95,6 +95,7 @@ def open_zarr(path: Path) -> StoredSource:
         faults=header.faults,
         tables=tables,
         read_frames=partial(_read_frames, shards),
+        read_packed_frames=partial(_read_packed_frames, shards),
         known_digest=header.content_digest,
         header=header,
         read_residue=_read_residue if header.residue_size is not None else None,
@@ -261,6 +262,14 @@ def _read_frames(
             read_shards(path, name, layout, start, frames)
         else:
             frames[:] = _array(path, name)[start:stop]
+
+
+def _read_packed_frames(
+    shards: Mapping[str, Shards | None], path: Path, camera: Camera, start: int, stop: int
+) -> PackedFrames | None:
+    layout = shards[camera.name]
+    with _damaged(f"{path}: frames {start} to {stop} of {camera.name} cannot be read", path):
+        return None if layout is None else read_packed(path, f"frames/{camera.name}", layout, start, stop)
 
 
 def _read_residue(path: Path, start: int, stop: int) -> bytes:

@@ -76,11 +76,11 @@ class EmulatedProgram:
 
 
 class _Lane:
-    def send(self, frames: Any) -> None:
-        self._frames = np.array(frames)  # what is sent may be overwritten, as it may after a real copy
+    def send(self, *arrays: Any) -> None:
+        self._arrays = tuple(map(np.array, arrays))  # what is sent may be overwritten, as it may after a real copy
 
     def arrived(self) -> Any:
-        return self._frames
+        return self._arrays
 
 
 def _kind(argument: Any, value: Any) -> int:

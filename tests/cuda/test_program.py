@@ -93,29 +93,46 @@ def test_frames_travel_on_a_stream_of_their_own(said):
     lane.send(frames)
     assert said == [
         ("synchronize", "own"),
-        ("pin", frames.nbytes),
+        ("pin", 256),
         ("record", "current"),
         ("wait", "own", "event of current"),
         ("copy", "own"),
         ("record", "own"),
     ]
     said.clear()
-    assert np.array_equal(lane.arrived(), frames)
+    (arrived,) = lane.arrived()
+    assert np.array_equal(arrived, frames)
     assert said == [("wait", "current", "event of own")]
     said.clear()
     lane.send(frames[:1] + np.uint16(1))
     assert said == [("copy", "own"), ("record", "own")], "memory is used again"
-    assert np.array_equal(lane.arrived(), frames[:1] + 1)
+    assert np.array_equal(lane.arrived()[0], frames[:1] + 1)
     lane.send(frames[:0])
-    assert lane.arrived().shape == (0, 3, 4)
+    assert lane.arrived()[0].shape == (0, 3, 4)
     said.clear()
-    lane.send(np.repeat(frames, 2, axis=0))
-    assert said[:2] == [("synchronize", "own"), ("pin", 2 * frames.nbytes)], "no copy goes on in memory given back"
+    lane.send(np.repeat(frames, 6, axis=0))
+    assert said[:2] == [("synchronize", "own"), ("pin", 512)], "no copy goes on in memory given back"
+
+
+def test_arrays_of_any_type_travel_side_by_side(said):
+    lane = cupy_program(0).lane()
+    words, tiles = np.arange(7, dtype=np.uint16), np.arange(12, dtype=np.int64).reshape(2, 6)
+    said.clear()
+    lane.send(words, tiles)
+    assert [each for each in said if each[0] in ("pin", "copy")] == [("pin", 512), ("copy", "own"), ("copy", "own")]
+    assert said[-1] == ("record", "own")
+    there = lane.arrived()
+    for array, sent in zip(there, (words, tiles), strict=True):
+        assert array.dtype == sent.dtype
+        np.testing.assert_array_equal(array, sent)
+    assert there[1].ctypes.data - there[0].ctypes.data == 256, "each begins where any type may"
+    words[:] = 0
+    assert there[0].any(), "what is sent may be overwritten"
 
 
 def test_a_lane_without_memory_can_be_used_again(said, monkeypatch):
     lane = cupy_program(0).lane()
-    frames = np.arange(24, dtype=np.uint16).reshape(2, 3, 4)
+    frames = np.arange(240, dtype=np.uint16).reshape(20, 3, 4)
     lane.send(frames[:1])
     pin = sys.modules["cupy"].cuda.alloc_pinned_memory
 
@@ -127,4 +144,4 @@ def test_a_lane_without_memory_can_be_used_again(said, monkeypatch):
         lane.send(frames)
     monkeypatch.setattr(sys.modules["cupy"].cuda, "alloc_pinned_memory", pin)
     lane.send(frames)
-    assert np.array_equal(lane.arrived(), frames)
+    assert np.array_equal(lane.arrived()[0], frames)

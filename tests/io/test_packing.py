@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from cygnoreco.errors import DataError, InputError
-from cygnoreco.io.packing import pack, tile_table, unpack
+from cygnoreco.io.packing import join_packed, most_bytes, pack, tile_table, unpack
 
 RNG = np.random.default_rng(1)
 HEADER, TILE, ENTRY = 16, 16384, 8
@@ -66,6 +66,7 @@ def test_everything_comes_back_and_nothing_grows(name: str) -> None:
     np.testing.assert_array_equal(unpack(packed.tobytes()), values.ravel())
     tiles = -(-values.size // TILE)
     assert len(packed) <= HEADER + ENTRY * tiles + 2 * values.size + 30
+    assert len(packed) + tile_table(packed).nbytes <= most_bytes(values.size)
 
 
 @settings(max_examples=60, deadline=None)
@@ -125,6 +126,22 @@ def test_the_table_of_tiles_says_where_they_are() -> None:
     assert table[0, 0] == 1000 + (HEADER + 4 * ENTRY) // 2
     ends = table[:, 0] + (table[:, 5] + 15) // 16 * table[:, 2] + 2 * table[:, 3]
     assert ends.tolist() == [*table[1:, 0], 1000 + len(packed) // 2]
+
+
+def test_packed_arrays_one_after_the_other() -> None:
+    frames = np.stack([noise((70, 300)), with_tracks()[:70, :300], np.full((70, 300), 9, np.uint16)])
+    packed = [pack(frame).copy() for frame in frames]
+    memory = np.zeros(sum(map(len, packed)) + 10, np.uint8)
+    joined = join_packed(map(pack, frames), frames.shape, memory)
+    assert joined.words.tobytes() == b"".join(each.tobytes() for each in packed)
+    assert np.shares_memory(joined.words, memory)
+    begins = np.cumsum([0, *map(len, packed)]) // 2
+    tables = [tile_table(each, begins[k], k * frames[k].size) for k, each in enumerate(packed)]
+    np.testing.assert_array_equal(joined.tiles, np.concatenate(tables))
+    assert joined.shape == frames.shape
+    assert join_packed([], (0, 70, 300), memory).tiles.shape == (0, 6)
+    with pytest.raises(DataError, match="21000 values instead of 20700"):
+        join_packed(packed, (3, 69, 300), memory)
 
 
 def damaged(place: int, value: int) -> bytes:

@@ -134,6 +134,16 @@ def test_a_block_costs_its_own_bytes_and_an_index(
     assert sum(size for *_, size in bucket.reads) <= (stop - start) * (2 * SHAPE[0] * SHAPE[1] + 300) + shards * index
     assert sum(size for *_, size in bucket.reads) < stored
     assert all("/frames/CAM0/c/" in key and asked for key, asked, _ in bucket.reads)
+    asked_for = sorted(bucket.reads)
+    bucket.reads.clear()
+    packed = run.read_packed("CAM0", start, stop)
+    assert (packed is not None) == ("fast" in archive.name)
+    if packed is not None:
+        assert sorted(bucket.reads) == asked_for
+        words = packed.words.copy()  # the next ones come in the same memory
+        here = open_source(archive).read_packed("CAM0", start, stop)
+        np.testing.assert_array_equal(words, here.words)
+        np.testing.assert_array_equal(packed.tiles, here.tiles)
 
 
 def test_opening_reads_the_tables_alone(bucket: Bucket, archive: Path) -> None:

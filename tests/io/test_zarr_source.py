@@ -16,8 +16,12 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cygnoreco.errors import DataError, InputError
 from cygnoreco.io.convert import PRESETS, convert, verify_copy
+from cygnoreco.io.opening import open_source
+from cygnoreco.io.packing import join_packed, pack
+from cygnoreco.io.source import read_packed_frames
 from cygnoreco.io.zarr_source import open_zarr
 from cygnoreco.types import FRAME_DTYPE, Camera
+from tests.conftest import SmallRuns
 from tests.io.picture_files import random_frames, write_root_pictures
 
 #: What Zarr says of pcodec whenever it opens such an array by itself.
@@ -68,6 +72,47 @@ def test_frames_and_numbers_come_back(written_somehow: Path) -> None:
         np.testing.assert_array_equal(memory[:-2], FRAMES[start:stop])
         assert (memory[-2:] == 999).all()
     assert verify_copy(written_somehow) == run.digest
+
+
+def packed_together(start: int, stop: int) -> Any:
+    packed = [pack(frame).copy() for frame in FRAMES[start:stop]]
+    return join_packed(packed, (stop - start, 32, 48), np.empty(sum(map(len, packed)), np.uint8))
+
+
+def test_fast_frames_are_there_packed(written_somehow: Path) -> None:
+    run = open_zarr(written_somehow)
+    for start, stop in ((0, COUNT), (15, 17), (36, 37), (5, 5)):
+        found = run.read_packed("CAM0", start, stop)
+        if "fast" not in str(written_somehow):
+            assert found is read_packed_frames(run, "CAM0", start, stop) is None
+            continue
+        expected = packed_together(start, stop)
+        assert (found.words.dtype, found.tiles.dtype) == (np.uint16, np.int64)
+        np.testing.assert_array_equal(found.words, expected.words)
+        np.testing.assert_array_equal(found.tiles, expected.tiles)
+        assert found.shape == expected.shape
+        _, rows = read_packed_frames(run, "CAM0", start, stop)
+        np.testing.assert_array_equal(rows, run.table("CAM0")[start:stop])
+    with pytest.raises(InputError, match="frames 36 to 38 of CAM0 asked for, it has 37"):
+        run.read_packed("CAM0", 36, 38)
+
+
+def test_other_containers_have_no_packed_frames(written: Path, small_runs: SmallRuns) -> None:
+    for path in (written.parent / "run.root", small_runs.data):
+        assert read_packed_frames(open_source(path), "CAM0", 0, 2) is None
+
+
+def test_damaged_packed_frames_are_not_given(written: Path, tmp_path: Path) -> None:
+    copy = convert(written, tmp_path / "fast.zarr", preset="fast").path
+    shard = copy / "frames" / "CAM0" / "c" / "1" / "0" / "0"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    run = open_zarr(copy)
+    with pytest.raises(DataError, match=r"frames 15 to 17 of CAM0 cannot be read \(.*CRC-32C"):
+        run.read_packed("CAM0", 15, 17)
+    assert read_packed_frames(run, "CAM0", 15, 17) is None
+    assert read_packed_frames(run, "CAM0", 0, 16) is not None
 
 
 @pytest.mark.parametrize(
