@@ -20,7 +20,8 @@ from cygnoreco.image.correct import accept, subtract, suppress, totals, upper_cu
 from cygnoreco.image.filters import median, rebin
 from cygnoreco.types import Frames
 
-_PIECE = 1 << 20
+#: Compressed bytes inflated at a time: what comes out of them stays in the cache, and in memory that is used again.
+_PIECE = 32 << 10
 
 
 def section(frame: Frames, prepared: Prepared) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

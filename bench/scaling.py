@@ -1,64 +1,112 @@
-"""Wall time of a run against threads and workers, frames a run, and frames a block.
+"""Wall time of a run against cores, threads and workers, frames a run, and frames a block.
 
-Three questions, one table each: what a second thread or worker process brings, what Dask costs over a loop that does
-the same and the driver over the plainest loop, by the length of the run, and what a block size costs in memory and
-time. Wall times; they say nothing on a machine that has other work.
+Four questions, one table each: what a second core brings, to threads and to worker processes; how long a whole run
+takes in a fresh process, and where the time goes; what Dask costs over a loop that does the same and the driver over
+the plainest loop, by the length of the run; and what a block size costs in memory and time. Wall times; they say
+nothing on a machine that has other work.
 
-Example
--------
-python -m bench.scaling --suffix .mid
+Examples
+--------
+python -m bench.scaling
+python -m bench.scaling --frames FOLDER -n 400      frames ``img_*.npz`` (key ``image``), repeated
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench import cases, scenes
 from bench._common import best_s, in_fresh_process, machine, peak_mb, print_table, served
 from clusters.local import local_client
+from cygnoreco.io.convert import convert
+from cygnoreco.types import Frames
 
 #: How the work is spread: over threads of this process, over those of one that reads the file for the first time, or
 #: over worker processes.
-SETUPS = (("threads", 1), ("threads", 2), ("first pass", 1), ("first pass", 2), ("processes", 1), ("processes", 2))
+KINDS = ("threads", "first pass", "processes")
+
+#: Containers: the DAQ's, and our copy for repeated passes.
+SUFFIXES = (".mid.gz", ".zarr")
 
 
-def run_of(folder: Path, frames: int, suffix: str) -> Path:
-    """Write a run of some frames of the class ``medium``, unless it is there."""
+def run_of(folder: Path, frames: int, suffix: str, source: Path | None = None) -> Path:
+    """Write a run of some frames, those of a folder or of the class ``medium``, unless it is there."""
     path = folder / str(frames) / f"run05001{suffix}"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        scenes.write_run(path, islice(cycle(cases.scene("medium", n=4).frames), frames))
-    return path
+    if path.exists():
+        return path
+    path.parent.mkdir(exist_ok=True)
+    if suffix == ".zarr":
+        origin = run_of(folder, frames, ".mid.gz", source)
+        convert(origin, path, preset="fast", cache=path.parent / "index")
+        return path
+    given = sorted(source.glob("img_*.npz")) if source else []
+    made: Iterable[Any] = (np.load(each)["image"] for each in cycle(given)) if given else cycle(_made())
+    return scenes.write_run(path, islice(made, frames))
 
 
-def task_workers(path: str, kind: str, workers: int, block: int) -> dict[str, float]:
-    """Seconds of a run with workers that are there and warm, and seconds that starting them took."""
+def _made() -> Frames:
+    return cases.scene("medium", n=4).frames
+
+
+def only_cores(count: int) -> None:
+    """Let this process, and those that it starts, use so many cores: files are written by threads of their own."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def task_workers(path: str, kind: str, cores: int, block: int, recipe: str) -> dict[str, float]:
+    """Seconds of a run on so many cores with workers that are there and warm, and seconds that starting them took."""
+    only_cores(cores)
     begin = time.perf_counter()
-    with local_client(workers if kind == "processes" else 0) as client:
+    with local_client(cores if kind == "processes" else 0) as client:
         started = time.perf_counter() - begin if client else 0.0
-        threads = 1 if client else workers
-        work = cases.driver(Path(path), block=block, client=client, threads=threads, unread=kind == "first pass")
+        threads = 1 if client else cores
+        work = cases.driver(
+            Path(path), recipe=recipe, block=block, client=client, threads=threads, unread=kind == "first pass"
+        )
         (seconds,) = best_s((work,), 3, clock=time.perf_counter)
     return {"run_s": seconds, "start_s": started}
 
 
-def task_overhead(paths: Sequence[str], block: int) -> list[dict[str, float]]:
+def whole(path: Path, cores: int, recipe: str, *, unread: bool) -> dict[str, float]:
+    """Wall seconds of ``cygnoreco reco`` in a fresh process: all of it, and until it begins with the run."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        cache = Path(folder) / "cache" if unread else path.parent / "cache"
+        options = ["--pedestal", path.parent / "pedestal.npz", "--recipe", recipe, "--threads", cores, "-o", folder]
+        program = "from pipelines.cli import main; main()"
+        launched, begin = time.time(), time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", program, "reco", path, *map(str, options), "--json"],
+            check=True, stdout=subprocess.PIPE, env={**os.environ, "XDG_CACHE_HOME": str(cache)},
+            preexec_fn=partial(only_cores, cores),
+        )  # fmt: skip
+        total = time.perf_counter() - begin
+        (summary,) = json.loads(done.stdout)
+    return {"total_s": total, "start_s": summary["started"] - launched}
+
+
+def task_overhead(paths: Sequence[str], block: int, recipe: str) -> list[dict[str, float]]:
     """Wall seconds of the driver, of the plain loop, of parts by Dask and by a loop, for runs of several lengths."""
     found = []
     for path in map(Path, paths):
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             works = (
-                cases.driver(path, block=block),
-                cases.loop(path, block=block),
-                cases.parts(path, Path(folder), dask=True, block=block),
-                cases.parts(path, Path(folder), dask=False, block=block),
+                cases.driver(path, recipe=recipe, block=block),
+                cases.loop(path, recipe=recipe, block=block),
+                cases.parts(path, Path(folder), dask=True, recipe=recipe, block=block),
+                cases.parts(path, Path(folder), dask=False, recipe=recipe, block=block),
             )
             names = ("driver_s", "loop_s", "dask_s", "parts_s")
             found.append(dict(zip(names, best_s(works, 3, clock=time.perf_counter), strict=True)))
@@ -73,44 +121,72 @@ def task_block(path: str, block: int) -> dict[str, float]:
     return {"run_s": seconds, "mb": peak_mb(), "import_mb": before}
 
 
-def measure(folder: Path, *, suffix: str, frames: int, lengths: Sequence[int], blocks: Sequence[int]) -> dict[str, Any]:
+def measure(
+    folder: Path, *, frames: int, source: Path | None, recipe: str, lengths: Sequence[int], blocks: Sequence[int]
+) -> dict[str, Any]:
     """Measure everything in fresh processes."""
-    path = str(run_of(folder, frames, suffix))
-    cases.driver(Path(path))()  # kernels, index
+    paths = {suffix: run_of(folder, frames, suffix, source) for suffix in SUFFIXES}
+    scenes.pedestal().save(folder / str(frames) / "pedestal.npz")
+    packed = str(paths[".mid.gz"])
+    cases.driver(paths[".mid.gz"], recipe=recipe)()  # kernels, index
 
     def task(name: str, **arguments: Any) -> Any:
-        return in_fresh_process("bench.scaling", name, **arguments)
+        return in_fresh_process("bench.scaling", name, block=8, recipe=recipe, **arguments)
+
+    setups = [(kind, suffix) for kind in KINDS for suffix in SUFFIXES if (kind, suffix) != ("first pass", ".zarr")]
+    ways = [(".mid.gz", True), (".mid.gz", False), (".zarr", False)]
+
+    def fastest(suffix: str, cores: int, unread: bool) -> dict[str, float]:
+        runs = [whole(paths[suffix], cores, recipe, unread=unread) for _ in range(3)]
+        return min(runs, key=lambda one: one["total_s"])
 
     return {
         "machine": machine(),
         "frames": frames,
         "workers": [
-            {"kind": kind, "workers": workers, **task("workers", path=path, kind=kind, workers=workers, block=8)}
-            for kind, workers in SETUPS
+            {"kind": kind, "suffix": suffix, "cores": cores,
+             **task("workers", path=str(paths[suffix]), kind=kind, cores=cores)}
+            for kind, suffix in setups for cores in (1, 2)
+        ],
+        "whole": [
+            {"suffix": suffix, "unread": unread, "cores": cores,
+             **fastest(suffix, cores, unread)}
+            for suffix, unread in ways for cores in (1, 2)
         ],
         "lengths": [
             {"frames": length, **one}
             for length, one in zip(
                 lengths,
-                task("overhead", paths=[str(run_of(folder, length, suffix)) for length in lengths], block=8),
+                task("overhead", paths=[str(run_of(folder, length, ".mid.gz", source)) for length in lengths]),
                 strict=True,
             )
         ],
-        "blocks": [{"block": block, **task("block", path=path, block=block)} for block in blocks],
-    }
+        "blocks": [
+            {"block": block, **in_fresh_process("bench.scaling", "block", path=packed, block=block)} for block in blocks
+        ],
+    }  # fmt: skip
 
 
 def report(found: dict[str, Any]) -> None:
     """Print the tables."""
     frames = found["frames"]
-    alone = {one["kind"]: one["run_s"] for one in reversed(found["workers"])}
+    alone = {(one["kind"], one["suffix"]): one["run_s"] for one in found["workers"] if one["cores"] == 1}
     rows: list[tuple[object, ...]] = [
-        (f"{one['workers']} {one['kind']}" if one["kind"] != "first pass" else f"first pass, {one['workers']} threads",
-         one["run_s"], frames / one["run_s"], alone[one["kind"]] / one["run_s"], one["start_s"])
+        (f"{one['kind']}, {one['suffix']}, {one['cores']} core{'s' * (one['cores'] > 1)}", one["run_s"],
+         frames / one["run_s"], alone[one["kind"], one["suffix"]] / one["run_s"], one["start_s"])
         for one in found["workers"]
     ]  # fmt: skip
-    columns = ("workers", "run, s", "frames/s", "times one of the kind", "start of workers, s")
-    print_table(f"Workers; a run of {frames} frames, wall time", columns, rows)
+    columns: tuple[str, ...] = ("workers that are warm", "run, s", "frames/s", "times one core", "start of workers, s")
+    print_table(f"Cores; a run of {frames} frames, wall time", columns, rows)
+    single = {(one["suffix"], one["unread"]): one["total_s"] for one in found["whole"] if one["cores"] == 1}
+    rows = [
+        (f"{one['suffix']}{', never seen' * one['unread']}, {one['cores']} core{'s' * (one['cores'] > 1)}",
+         one["total_s"], one["start_s"], frames / one["total_s"],
+         single[one["suffix"], one["unread"]] / one["total_s"])
+        for one in found["whole"]
+    ]  # fmt: skip
+    columns = ("cygnoreco reco in a fresh process", "all, s", "of it before the run, s", "frames/s", "times one core")
+    print_table(f"Whole runs of {frames} frames, wall time", columns, rows)
     rows = [
         (one["frames"], one["loop_s"], one["parts_s"], one["dask_s"] / one["parts_s"], one["driver_s"],
          one["driver_s"] / one["loop_s"])
@@ -125,7 +201,8 @@ def report(found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suffix", default=".mid.gz", help="container of the run")
+    parser.add_argument("--frames", type=Path, help="folder of img_*.npz; by default frames of the class medium")
+    parser.add_argument("--recipe", default="lime")
     parser.add_argument("-n", type=int, default=96, help="frames of the run")
     parser.add_argument("--lengths", type=int, nargs="+", default=(8, 32, 128, 400))
     parser.add_argument("--blocks", type=int, nargs="+", default=(1, 2, 4, 8, 16))
@@ -134,8 +211,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         found = measure(
-            Path(folder), suffix=arguments.suffix, frames=arguments.n, lengths=arguments.lengths,
-            blocks=arguments.blocks,
+            Path(folder), frames=arguments.n, source=arguments.frames, recipe=arguments.recipe,
+            lengths=arguments.lengths, blocks=arguments.blocks,
         )  # fmt: skip
     print(json.dumps(found, indent=1)) if arguments.json else report(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -64,15 +65,36 @@ def test_reading(folder):
     assert found["read_ms"] > 0
 
 
-@pytest.mark.parametrize(("kind", "workers"), [("threads", 1), ("first pass", 2)])
-def test_workers(path, kind, workers):
-    found = scaling.task_workers(str(path), kind, workers, 4)
+@pytest.fixture
+def all_cores_again():
+    """Give back the cores that a measurement does without."""
+    before = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.usefixtures("all_cores_again")
+@pytest.mark.parametrize(("kind", "cores"), [("threads", 1), ("first pass", 2)])
+def test_workers(path, kind, cores):
+    found = scaling.task_workers(str(path), kind, cores, 4, "lime")
+    assert len(os.sched_getaffinity(0)) <= cores
     assert found["run_s"] > 0
     assert found["start_s"] == 0
 
 
+@pytest.mark.parametrize("unread", [False, True])
+def test_the_command_in_a_fresh_process(path, tmp_path, unread):
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(
+        'name = "small"\nextends = "lime"\nvignetting = "none"\n[accept]\nxmax = "none"\nymin = "none"\nymax = "none"\n'
+    )
+    found = scaling.whole(path, 1, str(recipe), unread=unread)
+    assert found["total_s"] > found["start_s"] > 0
+    assert (path.parent / "cache").exists() != unread
+
+
 def test_overhead(path):
-    (found,) = scaling.task_overhead([str(path)], 4)
+    (found,) = scaling.task_overhead([str(path)], 4, "lime")
     assert set(found) == {"driver_s", "loop_s", "dask_s", "parts_s"}
     assert min(found.values()) > 0
 
