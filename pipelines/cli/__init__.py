@@ -20,6 +20,9 @@ _RESUMABLE = "interrupted; what was committed is kept, and the same command goes
 _SHOW_CURSOR = "\x1b[?25h"
 #: Closing the workers takes a second or two.
 _PATIENCE_S = 5.0
+#: After how long an interrupt that came at a bad moment is tried again.
+_AGAIN_S = 0.01
+_WITH_LOCKS = ("threading", "concurrent.futures", "queue", "importlib", "logging", "asyncio", "weakref")
 
 
 class Interrupted(Exception):
@@ -107,8 +110,29 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
             sys.stderr.flush()
             os._exit(INTERRUPTED)
 
+    def unwind(number: int, frame: FrameType | None) -> None:
+        # Better a moment later than in the middle of a lock; but whoever waits there for long is interrupted there.
+        if _holds_locks(frame) and time.monotonic() - first < _PATIENCE_S:
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+        else:
+            raise KeyboardInterrupt
+
     _on_interrupt(leave_at_once)
-    raise KeyboardInterrupt
+    signal.signal(signal.SIGALRM, unwind)
+    unwind(number, frame)
+
+
+def _holds_locks(frame: FrameType | None) -> bool:
+    """Whether a frame, or one of its callers, is of a module of Python's own that has locks written in Python.
+
+    An exception from nowhere that arrives between the locking of a lock and the block that will unlock it leaves it
+    locked: the next thread that wants it, one that reports a finished block say, waits for ever, and we for it.
+    """
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(_WITH_LOCKS):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _say(text: str) -> None:

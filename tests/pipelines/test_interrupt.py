@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -84,6 +86,59 @@ def test_interrupted_twice_and_gone_on_with(
     assert (summary["resumed_frames"], summary["frames"]) == (committed, 120)
     assert call("reco", long_run, *reco_options(small_runs, undisturbed, "--workers", 0, "-q")).code == 0
     assert content(out) == content(undisturbed)
+
+
+IN_A_LOCK = """
+import os, signal, threading, time
+from pipelines import cli
+
+class Lock:
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.acquire, self.release = self.lock.acquire, self.lock.release
+    def __enter__(self):
+        self.lock.acquire()
+        os.kill(os.getpid(), signal.SIGINT)
+        return True
+    def __exit__(self, *_):
+        self.lock.release()
+
+cli._on_interrupt(cli._interrupt)
+condition = threading.Condition(Lock())
+begin = time.monotonic()
+try:
+    with condition:
+        pass
+    while time.monotonic() < begin + 3:
+        pass
+except KeyboardInterrupt:
+    print("unlocked" if condition._lock.lock.acquire(timeout=0) else "locked for ever")
+"""
+
+
+def test_an_interrupt_waits_until_a_lock_is_unlocked() -> None:
+    """A thread that reports a finished block would wait for that lock for ever, and the command for the thread."""
+    done = subprocess.run([sys.executable, "-c", IN_A_LOCK], check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.stdout.split() == ["unlocked"]
+
+
+WAITING = """
+import os, signal, threading
+from pipelines import cli
+
+cli._PATIENCE_S = 0.2
+cli._on_interrupt(cli._interrupt)
+threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    threading.Event().wait(30)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_who_waits_for_long_is_interrupted_all_the_same() -> None:
+    done = subprocess.run([sys.executable, "-c", WAITING], check=True, stdout=subprocess.PIPE, text=True, timeout=20)
+    assert done.stdout.split() == ["interrupted"]
 
 
 def test_interrupted_before_the_first_frame(
