@@ -88,8 +88,9 @@ def task_pedestal(folder: str) -> dict[str, float]:
     from cygnoreco.io.opening import open_source
 
     start = time.process_time()
-    source = open_source(Path(folder) / "run05000.mid.gz", cache=Path(folder) / "index-pedestal")
-    found = pedestal_of(source, "CAM0")
+    with tempfile.TemporaryDirectory(dir=folder) as cache:  # as if nobody had read it
+        source = open_source(Path(folder) / "run05000.mid.gz", cache=cache)
+        found = pedestal_of(source, "CAM0")
     made = time.process_time() - start
     found.save(Path(folder) / "pedestal.npz")
     return {"cpu_s": made, "frames": found.n_frames, "saving_s": time.process_time() - start - made, "mb": peak_mb()}
@@ -270,7 +271,7 @@ def measure(
         return in_fresh_process("bench.end_to_end", name, folder=here, **arguments)
 
     found: dict[str, Any] = {"machine": machine(), "limits": vars(limits()), "frames": n}
-    found["pedestal"] = task("pedestal")
+    found["pedestal"] = min((task("pedestal") for _ in range(3)), key=lambda each: each["cpu_s"])
     found["pedestal"]["floor_s"] = best_s((lambda: plain.inflate_isal(folder / "run05000.mid.gz"),), 1)[0]
     for recipe in recipes:  # compile what is not yet
         task("run", container="plain .mid", recipe=recipe, block=8)

@@ -95,14 +95,18 @@ def write_part(
         "vetoed": tables.vetoed,
         "faults": [asdict(fault) for fault in faults],
     }
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez(
-            file,
-            events=tables.events,
-            clusters=tables.clusters,
-            redpix=tables.redpix,
-            note=np.frombuffer(json.dumps(note).encode(), np.uint8),
-        )
+    members = {
+        "events": tables.events,
+        "clusters": tables.clusters,
+        "redpix": tables.redpix,
+        "note": np.frombuffer(json.dumps(note).encode(), np.uint8),
+    }
+    # An archive as numpy.savez writes it, which would first copy the arrays to fresh memory.
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in members.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                npy.write_array_header_2_0(stream, npy.header_data_from_array_1_0(array))
+                stream.write(np.ascontiguousarray(array).view(np.uint8).data)
     return _receipt(path, start, stop, note)
 
 
