@@ -18,7 +18,6 @@ from cygnoreco.errors import DataError, InputError, TransientError
 from cygnoreco.graph import CalibrationChoice, Work, at_hand, choose_calibration
 from cygnoreco.io.parts import Receipt
 from cygnoreco.io.source import beginning_of
-from cygnoreco.kernels.scratch import keep_freed_memory
 from cygnoreco.lineage import key_of, lineage
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
@@ -151,7 +150,6 @@ def reconstruct(
     TransientError
         Workers died again and again.
     """
-    keep_freed_memory()
     run = run if isinstance(run, Run) else open_run(run)
     recipe = Recipe.load(recipe)
     if block < 1:

@@ -18,7 +18,6 @@ from cygnoreco.io.odb import lookup
 from cygnoreco.io.opening import open_source, settings_of
 from cygnoreco.io.remote import url_of
 from cygnoreco.io.source import Buffers, Source, beginning_of, blocks, read_ahead
-from cygnoreco.kernels.scratch import keep_freed_memory
 from cygnoreco.types import Camera, Fault, Frames
 
 _LOG = logging.getLogger(__name__)
@@ -153,7 +152,6 @@ def pedestal_of(
     InputError
         No such camera in the run, or fewer than two frames.
     """
-    keep_freed_memory()
     beginning = (
         beginning_of(source) if max_frames is None else None
     )  # the first frames alone are found by their numbers

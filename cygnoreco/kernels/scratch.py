@@ -6,22 +6,14 @@ of one frame takes as long as a pass over them.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
 import threading
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 _memory = threading.local()
-
-# Numbers of mallopt (malloc.h of glibc), and what we set: free memory at the end of the heap that is kept, and the size
-# from which on an array gets, and gives back, pages of its own.
-_TRIM_THRESHOLD, _KEPT = -1, 64 << 20
-_MMAP_THRESHOLD, _OWN_PAGES = -3, 32 << 20
 
 #: Bytes of a cache line. A vector that straddles two of them takes two accesses, and every one does if memory begins
 #: off a line.
@@ -60,16 +52,3 @@ def scratch(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]
     if kept is None or kept.nbytes < size:
         kept = memory[name] = aligned_empty((size,), np.uint8)
     return kept[:size].view(dtype).reshape(shape)
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Let glibc keep some freed memory, for what cannot be scratch: what decoders, tables and files are made of.
-
-    By itself it gives the end of its heap back to the system when a few hundred kB are free there, and takes it again,
-    page by page, a moment later; that makes inflating a file slower by half. Other libraries of C are left alone.
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        library = ctypes.CDLL(None)
-        library.mallopt(_TRIM_THRESHOLD, _KEPT)
-        library.mallopt(_MMAP_THRESHOLD, _OWN_PAGES)
