@@ -44,6 +44,9 @@ CONTAINERS = {
 #: Points of a frame of each class are below this.
 CLASS_LIMITS = {"few": 1500, "medium": 15_000, "crowded": 10**9}
 
+#: Frames a block, as the driver's default.
+_BLOCK = 8
+
 #: Fewer frames of the last class are enough, and simulating them is slow.
 _MIX = (("few", 0.6), ("medium", 0.3), ("crowded", 0.1))
 
@@ -170,7 +173,7 @@ def task_run(folder: str, container: str, recipe: str, block: int, first: bool =
 
 
 def task_after_inflation(folder: str, frames: str | None, recipe: str, n: int) -> dict[str, Any]:
-    """CPU of frames with their pixels in memory by class, each by itself and in blocks of 8 of one class."""
+    """CPU of frames with their pixels in memory by class, each by itself and in whole blocks of 8 of one class."""
     from cygnoreco.calib.pedestal import Pedestal
     from cygnoreco.calib.response import load_response
     from cygnoreco.chain import calibrate, reconstruct_block
@@ -212,9 +215,6 @@ def task_after_inflation(folder: str, frames: str | None, recipe: str, n: int) -
         for name, each in classes.items()
     }  # fmt: skip
 
-
-#: Frames a block, as the driver's default.
-_BLOCK = 8
 
 FRAME_SHAPE = (2304, 2304)
 

@@ -276,7 +276,7 @@ def _section(frames: Frames, calibration: Calibration, recipe: Recipe) -> Sectio
     The images are memory of the thread, valid until it runs the next section. The plain stages know double precision
     only.
     """
-    if not recipe["saturation"]["enabled"] and recipe["rebin"]["factor"] == FACTOR:
+    if _fused(recipe):
         count, height, width = frames.shape
         images = (count, height // FACTOR, width // FACTOR)
         out = Section(

@@ -117,6 +117,8 @@ def begin(dataset: Dataset, lineage: Mapping[str, Any], *, force: bool) -> list[
         shutil.rmtree(dataset.parts, ignore_errors=True)
     dataset.parts.mkdir(parents=True, exist_ok=True)
     remove_leftovers(dataset.parts)
+    for merged in dataset.folder.glob(f"{dataset.result.name}.partial-*"):  # of dead starts: we hold the lock
+        shutil.rmtree(merged, ignore_errors=True)
     with atomic_write(dataset.folder / "lineage.json") as temporary:
         temporary.write_text(json.dumps(lineage, indent=2, sort_keys=True) + "\n")
     return committed_parts(dataset.parts)
@@ -142,7 +144,7 @@ def finished(dataset: Dataset) -> dict[str, Any] | None:
 
 
 @contextmanager
-def publishing(dataset: Dataset, *, key: str, time: int, threads: bool) -> Iterator[Merge]:
+def publishing(dataset: Dataset, *, key: str, time: int, quality: int, threads: bool) -> Iterator[Merge]:
     """Merge parts to the files of a result, and make it official when the ``with`` block ends.
 
     The folder of the result takes its name in one step: killed at any line, a second start finds either a whole
@@ -152,7 +154,7 @@ def publishing(dataset: Dataset, *, key: str, time: int, threads: bool) -> Itera
     ----------
     dataset : Dataset
         Where.
-    key, time, threads
+    key, time, quality, threads
         As for :class:`cygnoreco.merge.Merge`.
 
     Yields
@@ -162,7 +164,7 @@ def publishing(dataset: Dataset, *, key: str, time: int, threads: bool) -> Itera
     """
     with (
         atomic_folder(dataset.result) as folder,
-        Merge(folder, key=key, time=time, threads=threads) as merge,
+        Merge(folder, key=key, time=time, quality=quality, threads=threads) as merge,
     ):
         yield merge
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -192,10 +192,12 @@ def reconstruct(
                     str(dataset.parts.resolve()),
                     device,
                 )
-                with at_hand(choice, work):
+                here = client is None or callable(client)  # workers elsewhere find the calibration themselves
+                with at_hand(choice, work) if here else nullcontext():
                     summary = _work(
                         run, work, computed_on, choice, dataset, document, done, client, threads, block, strict, watch
                     )
+                dataset = _dataset(folder, run, sensor, document)  # the run may have shown another camera
             elif strict:
                 _stop_at(f"'{run.path}'", tuple(Fault(**fault) for fault in summary["faults"]))
             result = Result(
@@ -259,6 +261,7 @@ def _work(
         dataset,
         key=key_of(document),
         time=_begin_of(run, camera.name),
+        quality=0 if beginning_of(run.source) is not None else _quality_of(run),
         threads=threads > 1 or client is not None,
     ) as merge:
         for receipt in receipts:
@@ -280,9 +283,8 @@ def _work(
                 collect(first_pass(run, work, done, threads, block))
             except DataError:
                 kept = {receipt.path for receipt in done}
-                for (
-                    path
-                ) in dataset.parts.iterdir():  # of a file that changed on the way: their key is another content's
+                # Of a file that changed on the way: the key is another content's.
+                for path in dataset.parts.iterdir():
                     if str(path) not in kept:
                         path.unlink()
                 raise
@@ -293,8 +295,7 @@ def _work(
         _check_cover(receipts, total)
         merge.finish(
             receipts,
-            # Which frame a wrong checksum of the whole file stands for cannot be known: it may be any.
-            quality=FILE_CHECKSUM * any(fault.kind == "trailer" for fault in run.faults),
+            quality=_quality_of(run),
             time=_begin_of(run, camera.name),
             parameters=reco_params(recipe, camera),
             provenance={
@@ -327,6 +328,11 @@ def _stop_at(what: str, faults: tuple[Fault, ...]) -> None:
     """Raise the first fault of a run, if there is one."""
     for fault in faults:
         raise DataError(f"{what}: {fault.message}", event=fault.event, offset=fault.offset)
+
+
+def _quality_of(run: Run) -> int:
+    """Quality bits of all events: a wrong checksum of the file may stand for any of its frames."""
+    return FILE_CHECKSUM * any(fault.kind == "trailer" for fault in run.faults)
 
 
 def _begin_of(run: Run, camera: str) -> int:

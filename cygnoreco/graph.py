@@ -23,7 +23,7 @@ from cygnoreco.calib.find import cache_folder, find_pedestal
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.calib.response import Response, load_response
 from cygnoreco.chain import STEPS, Calibration, calibrate, check_camera, correct
-from cygnoreco.device import needs_maps, reconstruct_block, resolve_device
+from cygnoreco.device import Device, needs_maps, reconstruct_block, resolve_device
 from cygnoreco.errors import DataError, InputError, nearest
 from cygnoreco.io.opening import open_source
 from cygnoreco.io.parts import Receipt, write_part
@@ -177,8 +177,14 @@ def choose_calibration(
 
 @contextmanager
 def at_hand(choice: CalibrationChoice, work: Work) -> Iterator[None]:
-    """Let tasks of this process find the calibration of some work without loading it, for the length of a ``with``."""
-    wanted = _wanted(work)
+    """Let tasks of this process find the calibration of some work without loading it, for the length of a ``with``.
+
+    Raises
+    ------
+    InputError
+        The device of the work is not one of this process.
+    """
+    wanted = _wanted(work, resolve_device(work.device))
     with _at_hand_lock:
         _at_hand.setdefault(wanted, []).append(choice.payloads)
     try:
@@ -197,14 +203,13 @@ _at_hand: dict[_Wanted, list[Payloads]] = {}
 _at_hand_lock = threading.Lock()
 
 
-def _wanted(work: Work) -> _Wanted:
-    recipe = work.calibration.recipe
-    return work.calibration.key, work.ref.origin, needs_maps(resolve_device(work.device), recipe)
+def _wanted(work: Work, device: Device) -> _Wanted:
+    return work.calibration.key, work.ref.origin, needs_maps(device, work.calibration.recipe)
 
 
-def _calibration_of(work: Work) -> Calibration:
-    """Calibration for a block of some work: that at hand, or else loaded."""
-    wanted = _wanted(work)
+def _calibration_of(work: Work, device: Device) -> Calibration:
+    """Calibration for a block of some work on a device: that at hand, or else loaded."""
+    wanted = _wanted(work, device)
     with _at_hand_lock:
         held = _at_hand.get(wanted, ())
         payloads = held[-1] if held else None
@@ -299,25 +304,34 @@ def parts_array(work: Work, bounds: Bounds) -> da.Array:
 
 def commit_block(work: Work, start: int, stop: int) -> Receipt:
     """Read frames ``start`` to ``stop``, packed for a GPU if they are stored so, reconstruct and commit their part."""
-    if receipt := _commit_packed(work, start, stop):
+    device = resolve_device(work.device)
+    if device.unpacks and (receipt := _commit_packed(work, device, start, stop)):
         return receipt
     ref = work.ref
     begin = time.perf_counter()
     memory = scratch("block", (stop - start, *ref.camera.shape), "<u2")
     block = Block(start, *read_frames(_open(ref), ref.camera.name, start, stop, memory))
-    return make_part(block, work, time.perf_counter() - begin)
+    return _make(
+        block.frames,
+        block.rows,
+        (start, stop),
+        work,
+        device,
+        _calibration_of(work, device),
+        time.perf_counter() - begin,
+        block.faults,
+    )
 
 
-def _commit_packed(work: Work, start: int, stop: int) -> Receipt | None:
-    """Do the same with packed frames; None if there are none, the device takes none, or some must be set aside."""
-    if not resolve_device(work.device).unpacks:
-        return None
+def _commit_packed(work: Work, device: Device, start: int, stop: int) -> Receipt | None:
+    """Do the same with packed frames; None if there are none, or some must be set aside."""
+    calibration = _calibration_of(work, device)
     begin = time.perf_counter()
     packed = read_packed_frames(_open(work.ref), work.ref.camera.name, start, stop)
     if packed is None:
         return None
     try:
-        return _make(*packed, (start, stop), work, time.perf_counter() - begin)
+        return _make(*packed, (start, stop), work, device, calibration, time.perf_counter() - begin)
     except DataError:  # an escape outside of its tile, which only the device saw
         return None
 
@@ -334,7 +348,9 @@ def make_part(block: Block, work: Work, read_s: float = 0.0) -> Receipt:
     read_s : float
         Wall seconds that reading it took.
     """
-    return _make(block.frames, block.rows, (block.start, block.stop), work, read_s, block.faults)
+    device = resolve_device(work.device)
+    ready = _calibration_of(work, device)
+    return _make(block.frames, block.rows, (block.start, block.stop), work, device, ready, read_s, block.faults)
 
 
 def _make(
@@ -342,15 +358,17 @@ def _make(
     rows: NDArray[Any],
     bounds: tuple[int, int],
     work: Work,
+    device: Device,
+    calibration: Calibration,
     read_s: float,
     faults: tuple[Fault, ...] = (),
 ) -> Receipt:
     tables, seconds = reconstruct_block(
         frames,
         rows,
-        _calibration_of(work),
+        calibration,
         work.calibration.recipe,
-        device=resolve_device(work.device),
+        device=device,
         origin=work.ref.origin,
         run=work.run,
         pedestal_run=work.pedestal_run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -9,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
+from cygnoreco.errors import TransientError
 from cygnoreco.io.parts import Receipt, read_part
 from cygnoreco.threads import executor
 
@@ -16,8 +18,8 @@ from cygnoreco.threads import executor
 class Merge:
     """The ROOT file and the Zarr tables of a result, filled as its parts are committed.
 
-    Whatever is not known before the end is guessed at the beginning: that no bit of quality concerns all events, that
-    the parts are those that were added. Should it turn out otherwise, :meth:`finish` merges once more.
+    Whatever is not known before the end is guessed at the beginning: date, quality, that the parts are those that were
+    added. Should it turn out otherwise, :meth:`finish` merges once more.
 
     Parameters
     ----------
@@ -27,13 +29,15 @@ class Merge:
         Lineage key.
     time : int
         As for :func:`cygnoreco.io.root_tables.write_root`, as far as it is known.
+    quality : int
+        Quality bits that all events have in common, as far as they are known.
     threads : bool
         Fill each of the two files in a thread of its own, else in the thread that adds parts.
     """
 
-    def __init__(self, folder: Path, *, key: str, time: int, threads: bool) -> None:
+    def __init__(self, folder: Path, *, key: str, time: int, quality: int, threads: bool) -> None:
         self.folder, self.root, self.zarr = folder, folder / "merged.root", folder / "merged.zarr"
-        self._key, self._time, self._quality = key, time, 0
+        self._key, self._time, self._quality = key, time, quality
         self._early: dict[int, Receipt] = {}  # by their first frames: parts whose turn has not come
         self._merged: list[Receipt] = []
         self._files = (_File(self._open_root, int(threads)), _File(self._open_zarr, int(threads)))
@@ -48,6 +52,8 @@ class Merge:
 
     def add(self, receipt: Receipt) -> None:
         """Take a part, in any order; an error of the merging of an earlier one is raised here."""
+        for file in self._files:
+            file.check()
         self._early[receipt.start] = receipt
         while (turn := self._early.pop(self._merged[-1].stop if self._merged else 0, None)) is not None:
             self._merged.append(turn)
@@ -109,10 +115,14 @@ class _File:
         self._pending: deque[Future[None]] = deque()
         self._open = ExitStack()
         self._writer: Any = None
+        self._failed = False
 
     def append(self, receipt: Receipt, quality: int) -> None:
         """Have a part appended, all of whose events get some bits of quality."""
         self._pending.append(self._executor.submit(self._append, receipt, quality))
+
+    def check(self) -> None:
+        """Raise what went wrong with what was appended so far."""
         while self._pending and self._pending[0].done():
             self._pending.popleft().result()
 
@@ -136,12 +146,21 @@ class _File:
         self._close()
 
     def _append(self, receipt: Receipt, quality: int) -> None:
-        tables = read_part(Path(receipt.path))
+        if self._failed:  # the file is lost, and the error on its way
+            return
+        self._failed = True
+        try:
+            tables = read_part(Path(receipt.path))
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            message = f"the part '{receipt.path}' is not what was written ({error}): the same command makes it again"
+            raise TransientError(message) from error
         tables.events["quality"] |= quality
         self._to_fill().append(tables)
+        self._failed = False
 
     def _finish(self, *arguments: Any) -> None:
-        self._to_fill().finish(*arguments)
+        if not self._failed:
+            self._to_fill().finish(*arguments)
         self._close()
 
     def _to_fill(self) -> Any:

@@ -96,18 +96,6 @@ def empty_tables() -> Tables:
     return Tables(np.empty(0, EVENT_DTYPE), np.empty(0, CLUSTER_DTYPE), np.empty(0, REDPIX_DTYPE))
 
 
-def concatenate(pieces: list[Tables]) -> Tables:
-    """Join tables in the given order."""
-    if not pieces:
-        return empty_tables()
-    return Tables(
-        np.concatenate([piece.events for piece in pieces]),
-        np.concatenate([piece.clusters for piece in pieces]),
-        np.concatenate([piece.redpix for piece in pieces]),
-        tuple(frame for piece in pieces for frame in piece.vetoed),
-    )
-
-
 @stage(name="tables", version=1)
 def event_table(columns: dict[str, Any], seconds: dict[str, Any], *, timings: bool = False) -> NDArray[Any]:
     """Make the row of one event, or those of several.

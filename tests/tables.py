@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cygnoreco.tables import Tables
+from cygnoreco.tables import Tables, empty_tables
 from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE
 
 
@@ -32,4 +32,16 @@ def same(one: Tables, other: Tables) -> bool:
         getattr(one, name).dtype == getattr(other, name).dtype
         and getattr(one, name).tobytes() == getattr(other, name).tobytes()
         for name in ("events", "clusters", "redpix")
+    )
+
+
+def concatenate(pieces: list[Tables]) -> Tables:
+    """Join tables in the given order."""
+    if not pieces:
+        return empty_tables()
+    return Tables(
+        np.concatenate([piece.events for piece in pieces]),
+        np.concatenate([piece.clusters for piece in pieces]),
+        np.concatenate([piece.redpix for piece in pieces]),
+        tuple(frame for piece in pieces for frame in piece.vetoed),
     )

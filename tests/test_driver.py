@@ -447,6 +447,19 @@ def test_a_block_that_kills_its_workers_is_named(
         reco(small_runs, tmp_path, block=14, client=cluster_client)
 
 
+def test_with_a_client_the_device_is_a_matter_of_the_workers(
+    small_runs: SmallRuns, tmp_path: Path, cluster_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's machine need not have it."""
+
+    def refuse(name: str) -> None:
+        raise InputError(f"device '{name}' is not here")
+
+    monkeypatch.setattr("cygnoreco.graph.resolve_device", refuse)
+    monkeypatch.setattr("cygnoreco.device.resolve_device", refuse)
+    assert len(reco(small_runs, tmp_path, block=7, client=cluster_client).tables.events) == small_runs.frames
+
+
 def _die(*args: Any, **options: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cygnoreco.dataset import dataset_of, publishing
+from cygnoreco.errors import TransientError
 from cygnoreco.io.parts import Receipt, write_part
 from cygnoreco.io.root_tables import read_root
 from cygnoreco.io.zarr_tables import read_zarr
@@ -44,7 +46,7 @@ def merged(
     time: int = 9,
 ) -> tuple[Path, Path]:
     folder.mkdir()
-    with Merge(folder, key="ab", time=9, threads=threads) as merge:
+    with Merge(folder, key="ab", time=9, quality=0, threads=threads) as merge:
         for receipt in added:
             merge.add(receipt)
         merge.finish(receipts, quality=quality, time=time, parameters={"a": np.int32(1)}, provenance={"key": "ab"})
@@ -71,7 +73,7 @@ def test_what_turns_out_at_the_end_is_in_every_event(tables: Tables, receipts: l
     np.testing.assert_array_equal(read_zarr(zarr).events["quality"], expected)
     right_away = tmp_path / "b"
     right_away.mkdir()
-    with Merge(right_away, key="ab", time=1_700_000_000, threads=False) as merge:
+    with Merge(right_away, key="ab", time=1_700_000_000, quality=FILE_CHECKSUM, threads=False) as merge:
         merge.finish(
             receipts, quality=FILE_CHECKSUM, time=1_700_000_000, parameters={"a": np.int32(1)}, provenance={"key": "ab"}
         )
@@ -89,6 +91,21 @@ def test_parts_that_are_not_of_the_run_after_all_are_left_out(
 
 def test_an_error_of_the_merging_is_raised_where_the_parts_come_from(receipts: list[Receipt], tmp_path: Path) -> None:
     Path(receipts[1].path).unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(TransientError, match="the same command makes it again"):
         merged(tmp_path / "a", receipts, receipts)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+
+
+def test_what_is_not_finished_leaves_nothing(receipts: list[Receipt], tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path / "out", run=1, camera="CAM0", key="ab", several=False)
+
+    def publish() -> None:
+        with publishing(dataset, key="ab", time=9, quality=0, threads=True) as merge:
+            for receipt in receipts:
+                merge.add(receipt)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        publish()
+    assert not list(dataset.folder.iterdir())
+    assert all(Path(receipt.path).exists() for receipt in receipts)

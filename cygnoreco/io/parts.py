@@ -115,7 +115,7 @@ def read_part(path: Path) -> Tables:
 
     Raises
     ------
-    ValueError
+    ValueError, zipfile.BadZipFile
         The part is damaged.
     """
     # As numpy.load, which goes through the file in small pieces: the members are stored as they are, so that the arrays

@@ -45,6 +45,8 @@ _PLACES = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
 def write_zarr(path: Path) -> Iterator[_ZarrWriter]:
     """Write a result as groups ``events``, ``clusters`` and ``redpix`` with one array a column, piece by piece.
 
+    A context like that of the ROOT file, whose end means nothing here: no file stays open.
+
     Parameters
     ----------
     path : Path

@@ -22,7 +22,8 @@ _SHOW_CURSOR = "\x1b[?25h"
 _PATIENCE_S = 5.0
 #: After how long an interrupt that came at a bad moment is tried again.
 _AGAIN_S = 0.01
-_WITH_LOCKS = ("threading", "concurrent.futures", "queue", "importlib", "logging", "asyncio", "weakref")
+#: Python's own modules that lock in Python; besides ``concurrent.futures``.
+_WITH_LOCKS = ("threading", "queue", "importlib", "logging", "asyncio", "weakref")
 
 
 class Interrupted(Exception):
@@ -40,10 +41,11 @@ def main(arguments: list[str] | None = None) -> None:
     _on_interrupt(_interrupt)
     try:
         code = run(arguments)
-    except KeyboardInterrupt:  # so early that nothing had begun
+        _ignore_interrupts()
+    except KeyboardInterrupt:  # so early that nothing had begun, or so late that everything was done
+        _ignore_interrupts()
         _say(_RESUMABLE)
         code = INTERRUPTED
-    _on_interrupt(signal.SIG_IGN)  # everything is said and done
     sys.exit(code)
 
 
@@ -103,23 +105,37 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     themselves when the driver is gone.
     """
     first = time.monotonic()
+    unwinding: float | None = None
+    before: tuple[FrameType | None, int] | None = None
 
     def leave_at_once(number: int, frame: FrameType | None) -> None:
-        if time.monotonic() - first > _PATIENCE_S:
+        if unwinding is not None and time.monotonic() - unwinding > _PATIENCE_S:
             _say((_SHOW_CURSOR if sys.stderr.isatty() else "") + _RESUMABLE)
             sys.stderr.flush()
             os._exit(INTERRUPTED)
 
     def unwind(number: int, frame: FrameType | None) -> None:
-        # Better a moment later than in the middle of a lock; but whoever waits there for long is interrupted there.
-        if _holds_locks(frame) and time.monotonic() - first < _PATIENCE_S:
+        nonlocal before, unwinding
+        here = (frame, frame.f_lasti if frame else 0)
+        # Better a moment later than in the middle of a lock. Who is where he was a moment ago waits for one, and a wait
+        # can be interrupted: what it waits for is not his.
+        if _holds_locks(frame) and here != before and time.monotonic() - first < _PATIENCE_S:
+            before = here
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
         else:
+            unwinding = time.monotonic()
             raise KeyboardInterrupt
 
     _on_interrupt(leave_at_once)
     signal.signal(signal.SIGALRM, unwind)
     unwind(number, frame)
+
+
+def _ignore_interrupts() -> None:
+    """Everything is said and done."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    _on_interrupt(signal.SIG_IGN)
 
 
 def _holds_locks(frame: FrameType | None) -> bool:
@@ -129,7 +145,8 @@ def _holds_locks(frame: FrameType | None) -> bool:
     locked: the next thread that wants it, one that reports a finished block say, waits for ever, and we for it.
     """
     while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith(_WITH_LOCKS):
+        name = frame.f_globals.get("__name__", "")
+        if name.split(".")[0] in _WITH_LOCKS or name.startswith("concurrent.futures"):
             return True
         frame = frame.f_back
     return False

@@ -19,11 +19,12 @@ from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.errors import DataError, InputError
 from cygnoreco.io import midas_index
 from cygnoreco.io.source import beginning_of
-from cygnoreco.tables import Tables, concatenate
+from cygnoreco.tables import Tables
 from simulation.detector import Detector
 from simulation.plan import demo_plan
 from simulation.run import pedestal_run, write_run
 from tests.io.midas_files import compress, inflate
+from tests.tables import concatenate
 
 SMALL = Detector(height=64, width=96)
 NAME = "run00011.mid.gz"

@@ -19,9 +19,9 @@ from cygnoreco.errors import InputError
 from cygnoreco.io.parts import committed_parts, part_path, read_part, write_part
 from cygnoreco.io.root_tables import Baskets, read_root, write_root
 from cygnoreco.io.zarr_tables import read_zarr, write_zarr
-from cygnoreco.tables import Tables, concatenate, empty_tables
+from cygnoreco.tables import Tables, empty_tables
 from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, Fault
-from tests.tables import random_tables, same
+from tests.tables import concatenate, random_tables, same
 
 
 def write(path: Path, pieces: list[Tables]) -> Path:
