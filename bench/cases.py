@@ -11,7 +11,6 @@ import shutil
 import time
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -33,7 +32,6 @@ from cygnoreco.image.filters import noise_filter
 from cygnoreco.image.patches import patches
 from cygnoreco.image.points import points
 from cygnoreco.io.opening import open_source
-from cygnoreco.io.packing import pack, unpack
 from cygnoreco.io.source import Block, read_frames
 from cygnoreco.kernels.image import empty_section, image_section
 from cygnoreco.kernels.points import find_points
@@ -224,13 +222,6 @@ def read_ours(path: Path, *, name: str = "CAM0", block: int = BLOCK) -> Work:
             source.read(name, start, min(start + block, n), memory)
 
     return read
-
-
-def unpacking() -> Work:
-    """Packed frame to pixels; another one, and to another place, each time, so that neither stays in a cache."""
-    frames = scene("few", n=BLOCK).frames
-    packed, out = cycle([pack(frame).copy() for frame in frames]), cycle(np.zeros_like(frames))
-    return lambda: unpack(next(packed), next(out))
 
 
 def loop(path: Path, *, recipe: str = "lime", block: int = BLOCK) -> Work:

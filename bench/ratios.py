@@ -114,7 +114,6 @@ def guarded(folder: Path) -> list[Ratio]:
         ),
         Ratio("crowded frame, after inflation / arithmetic", cases.block_of("crowded"), compute_yardstick()),
         Ratio("pedestal / NumPy", cases.pedestal_ours(), cases.pedestal_plain(), turns=4),
-        Ratio("unpacking / copy", cases.unpacking(), frame_copy(), turns=15),
         Ratio("reading a fast Zarr copy / copy", cases.read_ours(copy), frame_copy(), RUN_FRAMES),
         Ratio("reading .mid.gz / bare ISA-L", cases.read_ours(packed), inflation, turns=4),
         Ratio("first pass / bare ISA-L", cases.driver(packed, unread=True), inflation, turns=3),
