@@ -311,16 +311,7 @@ def commit_block(work: Work, start: int, stop: int) -> Receipt:
     begin = time.perf_counter()
     memory = scratch("block", (stop - start, *ref.camera.shape), "<u2")
     block = Block(start, *read_frames(_open(ref), ref.camera.name, start, stop, memory))
-    return _make(
-        block.frames,
-        block.rows,
-        (start, stop),
-        work,
-        device,
-        _calibration_of(work, device),
-        time.perf_counter() - begin,
-        block.faults,
-    )
+    return make_part(block, work, time.perf_counter() - begin, device)
 
 
 def _commit_packed(work: Work, device: Device, start: int, stop: int) -> Receipt | None:
@@ -336,7 +327,7 @@ def _commit_packed(work: Work, device: Device, start: int, stop: int) -> Receipt
         return None
 
 
-def make_part(block: Block, work: Work, read_s: float = 0.0) -> Receipt:
+def make_part(block: Block, work: Work, read_s: float = 0.0, device: Device | None = None) -> Receipt:
     """Reconstruct a block and commit its part.
 
     Parameters
@@ -347,8 +338,10 @@ def make_part(block: Block, work: Work, read_s: float = 0.0) -> Receipt:
         What is done with it.
     read_s : float
         Wall seconds that reading it took.
+    device : Device, optional
+        That of the work, if it has been resolved already.
     """
-    device = resolve_device(work.device)
+    device = device or resolve_device(work.device)
     ready = _calibration_of(work, device)
     return _make(block.frames, block.rows, (block.start, block.stop), work, device, ready, read_s, block.faults)
 
