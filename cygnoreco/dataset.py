@@ -144,7 +144,7 @@ def finished(dataset: Dataset) -> dict[str, Any] | None:
 
 
 @contextmanager
-def publishing(dataset: Dataset, *, key: str, time: int, quality: int, threads: bool) -> Iterator[Merge]:
+def publishing(dataset: Dataset, *, key: str, time: int, quality: int, thread: bool) -> Iterator[Merge]:
     """Merge parts to the files of a result, and make it official when the ``with`` block ends.
 
     The folder of the result takes its name in one step: killed at any line, a second start finds either a whole
@@ -154,7 +154,7 @@ def publishing(dataset: Dataset, *, key: str, time: int, quality: int, threads: 
     ----------
     dataset : Dataset
         Where.
-    key, time, quality, threads
+    key, time, quality, thread
         As for :class:`cygnoreco.merge.Merge`.
 
     Yields
@@ -164,7 +164,7 @@ def publishing(dataset: Dataset, *, key: str, time: int, quality: int, threads: 
     """
     with (
         atomic_folder(dataset.result) as folder,
-        Merge(folder, key=key, time=time, quality=quality, threads=threads) as merge,
+        Merge(folder, key=key, time=time, quality=quality, thread=thread) as merge,
     ):
         yield merge
 

@@ -262,7 +262,7 @@ def _work(
         key=key_of(document),
         time=_begin_of(run, camera.name),
         quality=0 if beginning_of(run.source) is not None else _quality_of(run),
-        threads=threads > 1 or client is not None,
+        thread=threads > 1 or client is not None,
     ) as merge:
         for receipt in receipts:
             merge.add(receipt)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,25 +62,26 @@ class Tables:
         """Return all as one awkward array: the columns of the events, and nested records ``sc`` and ``redpix``."""
         import awkward as ak
 
-        return ak.zip(awkward_columns([self]), depth_limit=1)
+        return ak.zip(awkward_columns(self.events, self.clusters, self.redpix), depth_limit=1)
 
 
-def awkward_columns(pieces: list[Tables]) -> dict[str, Any]:
-    """Columns of the events of some tables together, NumPy, and ``sc`` and ``redpix``: awkward lists of records."""
+#: A table, or its columns by their names.
+TableLike: TypeAlias = "NDArray[Any] | Mapping[str, NDArray[Any]]"
+
+
+def awkward_columns(events: TableLike, clusters: TableLike, redpix: TableLike) -> dict[str, Any]:
+    """Columns of the events of some tables, NumPy, and ``sc`` and ``redpix``: awkward lists of records."""
     import awkward as ak
 
-    def column(table: str, name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(piece, table)[name] for piece in pieces])
-
-    columns = {name: column("events", name) for name in EVENT_DTYPE.names or ()}
+    columns = {name: np.ascontiguousarray(events[name]) for name in EVENT_DTYPE.names or ()}
     for table, dtype, prefix, counter in (
-        ("clusters", CLUSTER_DTYPE, "sc", "nSc"),
-        ("redpix", REDPIX_DTYPE, "redpix", "nRedpix"),
+        (clusters, CLUSTER_DTYPE, "sc", "nSc"),
+        (redpix, REDPIX_DTYPE, "redpix", "nRedpix"),
     ):
         names = dtype.names or ()
         # Put together from its parts: ak.zip and ak.unflatten would first find out what is known here.
         records = ak.contents.RecordArray(
-            [ak.contents.NumpyArray(column(table, name)) for name in names],
+            [ak.contents.NumpyArray(np.ascontiguousarray(table[name])) for name in names],
             [name.removeprefix(f"{prefix}_") for name in names],
         )
         columns[prefix] = ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(offsets_of(columns[counter])), records))

@@ -41,27 +41,27 @@ def merged(
     added: list[Receipt],
     receipts: list[Receipt],
     *,
-    threads: bool = True,
+    thread: bool = True,
     quality: int = 0,
     time: int = 9,
 ) -> tuple[Path, Path]:
     folder.mkdir()
-    with Merge(folder, key="ab", time=9, quality=0, threads=threads) as merge:
+    with Merge(folder, key="ab", time=9, quality=0, thread=thread) as merge:
         for receipt in added:
             merge.add(receipt)
         merge.finish(receipts, quality=quality, time=time, parameters={"a": np.int32(1)}, provenance={"key": "ab"})
     return merge.root, merge.zarr
 
 
-@pytest.mark.parametrize("threads", [False, True])
+@pytest.mark.parametrize("thread", [False, True])
 def test_the_order_in_which_parts_come_does_not_matter(
-    tables: Tables, receipts: list[Receipt], tmp_path: Path, threads: bool
+    tables: Tables, receipts: list[Receipt], tmp_path: Path, thread: bool
 ) -> None:
     root, zarr = merged(tmp_path / "a", receipts, receipts)
     assert same(read_root(root), tables)
     assert same(read_zarr(zarr), tables)
     shuffled = [receipts[place] for place in np.random.default_rng(1).permutation(len(receipts))]
-    other, _ = merged(tmp_path / "b", shuffled, receipts, threads=threads)
+    other, _ = merged(tmp_path / "b", shuffled, receipts, thread=thread)
     assert other.read_bytes() == root.read_bytes()
 
 
@@ -73,7 +73,7 @@ def test_what_turns_out_at_the_end_is_in_every_event(tables: Tables, receipts: l
     np.testing.assert_array_equal(read_zarr(zarr).events["quality"], expected)
     right_away = tmp_path / "b"
     right_away.mkdir()
-    with Merge(right_away, key="ab", time=1_700_000_000, quality=FILE_CHECKSUM, threads=False) as merge:
+    with Merge(right_away, key="ab", time=1_700_000_000, quality=FILE_CHECKSUM, thread=False) as merge:
         merge.finish(
             receipts, quality=FILE_CHECKSUM, time=1_700_000_000, parameters={"a": np.int32(1)}, provenance={"key": "ab"}
         )
@@ -100,7 +100,7 @@ def test_what_is_not_finished_leaves_nothing(receipts: list[Receipt], tmp_path: 
     dataset = dataset_of(tmp_path / "out", run=1, camera="CAM0", key="ab", several=False)
 
     def publish() -> None:
-        with publishing(dataset, key="ab", time=9, quality=0, threads=True) as merge:
+        with publishing(dataset, key="ab", time=9, quality=0, thread=True) as merge:
             for receipt in receipts:
                 merge.add(receipt)
             raise ZeroDivisionError

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from isal import isal_zlib
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cygnoreco.io.atomic import atomic_write
+from cygnoreco.kernels.scratch import scratch
 from cygnoreco.tables import Tables
-from cygnoreco.types import Fault
+from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, Fault
 
 _NAME = re.compile(r"frames-(\d{6})-(\d{6})\.part\.npz")
+_TABLES = {"events": EVENT_DTYPE, "clusters": CLUSTER_DTYPE, "redpix": REDPIX_DTYPE}
+_NOTE = "note.json"
 
 
 @dataclass(frozen=True, order=True)
@@ -95,53 +100,67 @@ def write_part(
         "vetoed": tables.vetoed,
         "faults": [asdict(fault) for fault in faults],
     }
-    members = {
-        "events": tables.events,
-        "clusters": tables.clusters,
-        "redpix": tables.redpix,
-        "note": np.frombuffer(json.dumps(note).encode(), np.uint8),
-    }
     # An archive as numpy.savez writes it, which would first copy the arrays to fresh memory.
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, array in members.items():
+        for name, dtype in _TABLES.items():
+            table = getattr(tables, name)
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                npy.write_array_header_2_0(stream, npy.header_data_from_array_1_0(array))
-                stream.write(np.ascontiguousarray(array).view(np.uint8).data)
+                stream.write(_head(dtype, len(table)))
+                stream.write(np.ascontiguousarray(table, dtype).view(np.uint8).data)
+        archive.writestr(_NOTE, json.dumps(note))
     return _receipt(path, start, stop, note)
 
 
-def read_part(path: Path) -> Tables:
-    """Tables of a part; the CRC-32 of every member is verified on the way.
+def read_part(receipt: Receipt) -> Tables:
+    """Tables of a part, in memory of this thread: valid until it reads the next one.
+
+    The CRC-32 of every table is verified on the way.
 
     Raises
     ------
-    ValueError, zipfile.BadZipFile
-        The part is damaged.
+    ValueError, zipfile.BadZipFile, OSError
+        The part is damaged, or not there.
     """
-    # As numpy.load, which goes through the file in small pieces: the members are stored as they are, so that the arrays
-    # can lie where the file was read to.
-    content = np.fromfile(path, np.uint8)
-    members: dict[str, NDArray[Any]] = {}
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as stream:
-                long = npy.read_magic(stream) > (1, 0)
-                shape, _, dtype = (npy.read_array_header_2_0 if long else npy.read_array_header_1_0)(stream)
-                start = stream.tell()
-            name_length, extra_length = content[member.header_offset + 26 :][:4].view("<u2").tolist()
-            begin = member.header_offset + 30 + name_length + extra_length
-            data = content[begin : begin + member.file_size]
-            if zlib.crc32(data.data) != member.CRC:
-                raise ValueError(f"'{path}': {member.filename} does not fit its CRC-32")
-            members[member.filename.removesuffix(".npy")] = data[start:].view(dtype).reshape(shape)
-    note = json.loads(members["note"].tobytes())
-    return Tables(members["events"], members["clusters"], members["redpix"], tuple(note["vetoed"]))
+    with Path(receipt.path).open("rb") as file, zipfile.ZipFile(file) as archive:
+        events, clusters, redpix = (
+            _table(file, archive.getinfo(f"{name}.npy"), name, dtype, receipt.counts[name])
+            for name, dtype in _TABLES.items()
+        )
+    return Tables(events, clusters, redpix, receipt.vetoed)
+
+
+def _table(file: IO[bytes], member: zipfile.ZipInfo, name: str, dtype: np.dtype[Any], rows: int) -> NDArray[Any]:
+    """Read a table as :func:`write_part` stored it.
+
+    NumPy would go through the member in small pieces, to fresh memory. And it would parse the head as Python, which two
+    threads must not do at once before Python 3.11.8 and 3.12.2 ("AST constructor recursion depth mismatch"); as we know
+    what it should be, it is compared.
+    """
+    file.seek(member.header_offset + 26)  # lengths of the member's name and of its extra field
+    file.seek(sum(struct.unpack("<HH", file.read(4))), io.SEEK_CUR)
+    table = scratch(f"part.{name}", (rows,), dtype)
+    content = table.view(np.uint8).data
+    expected = _head(dtype, rows)
+    head = file.read(len(expected))
+    whole = member.file_size == len(head) + len(content) and file.readinto(content) == len(content)  # type: ignore[attr-defined]
+    if head != expected or not whole or isal_zlib.crc32(content, isal_zlib.crc32(head)) != member.CRC:
+        raise ValueError(f"{member.filename} is not a table of {rows} rows with its CRC-32")
+    return table
+
+
+def _head(dtype: np.dtype[Any], rows: int) -> bytes:
+    """Head of a table in NumPy's format."""
+    stream = io.BytesIO()
+    npy.write_array_header_2_0(
+        stream, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows,)}
+    )
+    return stream.getvalue()
 
 
 def committed_parts(folder: Path) -> list[Receipt]:
     """Find the sound parts in a folder: in order, none overlapping another.
 
-    A part whose checksum is wrong is deleted, so that its block is done again. Parts may overlap when two passes
+    A part whose checksum is wrong, or whose columns are not ours, is deleted, so that its block is done again. Parts may overlap when two passes
     used different blocks: the longer one is kept.
     """
     found = []
@@ -151,14 +170,12 @@ def committed_parts(folder: Path) -> list[Receipt]:
             continue
         try:
             with zipfile.ZipFile(path) as archive:
-                sound = archive.testzip() is None
-                note = json.loads(np.lib.format.read_array(archive.open("note.npy")).tobytes())
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError):
-            sound = False
-        if sound:
-            found.append(_receipt(path, int(match[1]), int(match[2]), note))
-        else:
+                receipt = _receipt(path, int(match[1]), int(match[2]), json.loads(archive.read(_NOTE)))
+            read_part(receipt)
+        except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError):
             path.unlink()
+        else:
+            found.append(receipt)
     kept: list[Receipt] = []
     for receipt in sorted(found, key=lambda each: (each.start - each.stop, each.start)):
         if all(receipt.stop <= other.start or receipt.start >= other.stop for other in kept):

@@ -18,6 +18,7 @@ import uproot
 import uproot.writing._cascadetree
 
 from cygnoreco.errors import InputError
+from cygnoreco.io.columns import Columns
 from cygnoreco.tables import Tables, awkward_columns
 from cygnoreco.types import (
     CLUSTER_COLUMNS,
@@ -29,8 +30,9 @@ from cygnoreco.types import (
     TIMING_COLUMNS,
 )
 
-#: Events of one basket. Fixed, so that the file does not depend on how the run was cut into blocks.
-BASKET = 32
+#: A basket ends with the event by which it has so many events, or so many saved pixels: few megabytes a column. The
+#: events alone decide, so that the file does not depend on how the run was cut into blocks.
+BASKET_EVENTS, BASKET_PIXELS = 64, 1 << 20
 
 _PATCHING = threading.Lock()
 _COUNTERS = {"sc": "nSc", "redpix": "nRedpix"}
@@ -61,7 +63,7 @@ def write_root(path: Path, *, key: str, time: int) -> Iterator[_RootWriter]:
     """
     with _reproducible(time):
         file = uproot.recreate(
-            path, compression=uproot.ZSTD(3), uuid_function=lambda: uuid.uuid5(uuid.NAMESPACE_OID, key)
+            path, compression=uproot.ZSTD(2), uuid_function=lambda: uuid.uuid5(uuid.NAMESPACE_OID, key)
         )
     try:
         yield _RootWriter(file, time)
@@ -76,7 +78,7 @@ class _RootWriter:
     def __init__(self, file: Any, time: int) -> None:
         self._file = file
         self._time = time
-        self._baskets = Baskets(BASKET)
+        self._waiting = {"events": Columns(EVENT_DTYPE), "clusters": Columns(CLUSTER_DTYPE), "redpix": Columns(REDPIX_DTYPE)}
         with _reproducible(time):
             self._tree = file.mktree(
                 "Events",
@@ -88,8 +90,18 @@ class _RootWriter:
 
     def append(self, tables: Tables) -> None:
         """Append the next events of the run."""
-        for basket in self._baskets.add(tables):
-            self._extend(basket)
+        events, pixels = self._waiting["events"], self._waiting["redpix"]
+        ends = tables.redpix_offsets[1:]
+        start = pixels_before = 0
+        while start < len(tables):
+            enough = int(np.searchsorted(ends, pixels_before + BASKET_PIXELS - len(pixels))) + 1
+            stop = min(len(tables), start + BASKET_EVENTS - len(events), enough)
+            rows = tables.rows(start, stop)
+            for name, columns in self._waiting.items():
+                columns.append(getattr(rows, name))
+            if len(events) == BASKET_EVENTS or len(pixels) >= BASKET_PIXELS:
+                self._extend()
+            start, pixels_before = stop, ends[stop - 1]
 
     def finish(self, parameters: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Write what is known at the end.
@@ -101,16 +113,15 @@ class _RootWriter:
         provenance : mapping
             JSON document, stored as the string object ``provenance``.
         """
-        if rest := self._baskets.rest():
-            self._extend(rest)
+        if len(self._waiting["events"]):
+            self._extend()
         with _reproducible(self._time):
             self._file.mktree("Reco_params", {name: np.asarray(value).dtype for name, value in parameters.items()})
             self._file["Reco_params"].extend({name: np.asarray([value]) for name, value in parameters.items()})
             self._file["provenance"] = json.dumps(provenance, sort_keys=True)
 
-    def _extend(self, pieces: list[Tables]) -> None:
-        columns = awkward_columns(pieces)
-        pieces.clear()  # they are as large, and nobody needs them any more
+    def _extend(self) -> None:
+        columns = awkward_columns(**{name: columns.take() for name, columns in self._waiting.items()})
         with _reproducible(self._time):
             self._tree.extend({name: columns[name] for name in columns if name not in _COUNTERS.values()})
 
@@ -144,37 +155,6 @@ def read_root(path: Path) -> Tables:
             return out
 
         return Tables(table(EVENT_DTYPE, None), table(CLUSTER_DTYPE, "nSc"), table(REDPIX_DTYPE, "nRedpix"))
-
-
-class Baskets:
-    """Regroups tables of any length to a fixed number of events each.
-
-    Parameters
-    ----------
-    size : int
-        Events of a basket; the last one, what is left, is shorter.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._waiting: list[Tables] = []
-        self._events = 0
-
-    def add(self, tables: Tables) -> Iterator[list[Tables]]:
-        """Take some tables, and give every basket that is full now, as tables that make it up."""
-        start = 0
-        while self._events + len(tables) - start >= self._size:
-            stop = start + self._size - self._events
-            basket = [*self._waiting, tables.rows(start, stop)]
-            start, self._waiting, self._events = stop, [], 0
-            yield basket
-        if start < len(tables):
-            self._waiting.append(tables.rows(start, len(tables)))
-            self._events += len(tables) - start
-
-    def rest(self) -> list[Tables]:
-        """Give what is left; nothing if there is no event."""
-        return self._waiting
 
 
 def _branches() -> dict[str, Any]:

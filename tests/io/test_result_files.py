@@ -162,7 +162,7 @@ def test_a_part_gives_back_its_tables(tmp_path: Path) -> None:
     receipt = write_part(tmp_path, 16, 24, tables, seconds={"pedsub": 0.5}, size=1000, faults=(fault,))
     assert (receipt.start, receipt.stop, receipt.vetoed, receipt.faults) == (16, 24, (3,), (fault,))
     assert receipt.counts["clusters"] == len(tables.clusters)
-    again = read_part(Path(receipt.path))
+    again = read_part(receipt)
     assert same(again, tables)
     assert again.vetoed == (3,)
     assert committed_parts(tmp_path) == [receipt]
