@@ -33,6 +33,8 @@ from cygnoreco.types import (
 #: A basket ends with the event by which it has so many events, or so many saved pixels: few megabytes a column. The
 #: events alone decide, so that the file does not depend on how the run was cut into blocks.
 BASKET_EVENTS, BASKET_PIXELS = 64, 1 << 20
+#: Baskets that the head of the tree has room for; with more it is written anew, ten times as large.
+_BASKETS = 40
 
 _PATCHING = threading.Lock()
 _COUNTERS = {"sc": "nSc", "redpix": "nRedpix"}
@@ -61,15 +63,17 @@ def write_root(path: Path, *, key: str, time: int) -> Iterator[_RootWriter]:
     writer
         Append tables in the order of the run, in pieces of any length, then finish.
     """
-    with _reproducible(time):
-        file = uproot.recreate(
-            path, compression=uproot.ZSTD(2), uuid_function=lambda: uuid.uuid5(uuid.NAMESPACE_OID, key)
-        )
-    try:
-        yield _RootWriter(file, time)
-    finally:
+    # An open file: uproot would look after one that it opens with every one of its thousands of small writes.
+    with path.open("wb+") as stream:
         with _reproducible(time):
-            file.close()
+            file = uproot.recreate(
+                stream, compression=uproot.ZSTD(2), uuid_function=lambda: uuid.uuid5(uuid.NAMESPACE_OID, key)
+            )
+        try:
+            yield _RootWriter(file, time)
+        finally:
+            with _reproducible(time):
+                file.close()
 
 
 class _RootWriter:
@@ -86,6 +90,7 @@ class _RootWriter:
                 title="Events",
                 counter_name=_COUNTERS.__getitem__,
                 field_name=lambda outer, inner: f"{outer}_{inner}",
+                initial_basket_capacity=_BASKETS,
             )
 
     def append(self, tables: Tables) -> None:
@@ -189,7 +194,7 @@ def _reproducible(time: int) -> Iterator[None]:
     code = uproot._util.datetime_to_code(moment)
     with (
         _PATCHING,
-        mock.patch.object(uproot._util, "datetime_to_code", return_value=code),
+        mock.patch.object(uproot._util, "datetime_to_code", lambda _: code),
         mock.patch.object(uproot.writing._cascadetree, "Tree", _Tree),
     ):
         yield

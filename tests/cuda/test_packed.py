@@ -25,7 +25,7 @@ from cygnoreco.io.source import read_packed_frames
 from cygnoreco.raw import open_run
 from cygnoreco.recipe import Recipe
 from cygnoreco.types import FRAME_DTYPE
-from tests.tables import same
+from tests.tables import concatenate, same
 
 SHARD = 4  # frames: the 14 of the run are three whole shards and a part of one
 #: The first ends in the middle of a shard, the second begins there, the last has the shard that is not full.
@@ -69,7 +69,7 @@ def committed(runs, copy, folder):
     choice = choose_calibration(11, run.camera(), recipe, runs.pedestal, "none", folder=folder)
     work = Work(run.ref(), choice.reference, 11, 10, str(folder), "cuda:0")
     receipts = [commit_block(work, start, stop) for start, stop in BLOCKS]
-    return receipts, [read_part(each.path) for each in receipts]
+    return receipts, [concatenate([read_part(each)]) for each in receipts]
 
 
 def change_chunk(copy, frame, change):
