@@ -261,12 +261,13 @@ _NOTHING = _Found(np.empty(0, CLUSTER_DTYPE), np.empty(0, REDPIX_DTYPE), SPARK, 
 
 
 def _joined(pieces: list[NDArray[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Join tables; ``numpy.concatenate`` works out the common type of all columns of all pieces, which takes longer."""
+    """Join tables as the bytes that they are; NumPy joins them, and copies one to another, column by column."""
     joined = np.empty(sum(map(len, pieces)), dtype)
+    content = joined.view(np.uint8)
     end = 0
     for piece in pieces:
-        joined[end : end + len(piece)] = piece
-        end += len(piece)
+        content[end : end + piece.nbytes] = piece.view(np.uint8)
+        end += piece.nbytes
     return joined
 
 

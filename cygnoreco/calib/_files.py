@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cygnoreco.errors import InputError
+from cygnoreco.io.archive import load_arrays
 from cygnoreco.io.atomic import atomic_write
 
 
@@ -44,8 +45,7 @@ def read_archive(path: Path, kind: str) -> dict[str, NDArray[Any]]:
     if not zipfile.is_zipfile(path):
         raise InputError(f"'{path}' is not a NumPy archive (.npz), or is cut short; expected '{kind}'")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
+        arrays = load_arrays(path)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"'{path}' is a damaged NumPy archive: {error}") from error
     found = str(arrays.pop("kind", ""))

@@ -25,6 +25,7 @@ from isal.isal_zlib import crc32  # seven times as fast as zlib's
 from numpy.typing import NDArray
 
 from cygnoreco.errors import DataError, InputError
+from cygnoreco.io.archive import load_arrays
 from cygnoreco.io.atomic import atomic_write
 from cygnoreco.io.midas import BEGIN_OF_RUN, Event, is_camera
 from cygnoreco.io.midas_events import iter_events
@@ -402,24 +403,22 @@ def _write(stored: Path, index: MidasIndex) -> None:
 
 def _read(stored: Path, path: Path) -> MidasIndex | None:
     try:
-        with stored.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            primers = zlib.decompress(arrays["primers"].tobytes())
-            ends = np.cumsum(arrays["points"][:, 2]).tolist()
-            points = tuple(
-                SeekPoint(inflated, compressed, primers[end - length : end], primed, bits)
-                for (inflated, compressed, length, primed, bits), end in zip(
-                    arrays["points"].tolist(), ends, strict=True
-                )
-            )
-            return MidasIndex(
-                path,
-                events=arrays["events"].astype(EVENT_INDEX_DTYPE),
-                banks=arrays["banks"].astype(BANK_INDEX_DTYPE),
-                faults=tuple(Fault(**fault) for fault in about.pop("faults")),
-                points=points,
-                **about,
-            )
+        arrays = load_arrays(stored)
+        about = json.loads(arrays["about"].tobytes())
+        primers = zlib.decompress(arrays["primers"].tobytes())
+        ends = np.cumsum(arrays["points"][:, 2]).tolist()
+        points = tuple(
+            SeekPoint(inflated, compressed, primers[end - length : end], primed, bits)
+            for (inflated, compressed, length, primed, bits), end in zip(arrays["points"].tolist(), ends, strict=True)
+        )
+        return MidasIndex(
+            path,
+            events=arrays["events"].astype(EVENT_INDEX_DTYPE),
+            banks=arrays["banks"].astype(BANK_INDEX_DTYPE),
+            faults=tuple(Fault(**fault) for fault in about.pop("faults")),
+            points=points,
+            **about,
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -132,9 +132,8 @@ def read_part(receipt: Receipt) -> Tables:
 def _table(file: IO[bytes], member: zipfile.ZipInfo, name: str, dtype: np.dtype[Any], rows: int) -> NDArray[Any]:
     """Read a table as :func:`write_part` stored it.
 
-    NumPy would go through the member in small pieces, to fresh memory. And it would parse the head as Python, which two
-    threads must not do at once before Python 3.11.8 and 3.12.2 ("AST constructor recursion depth mismatch"); as we know
-    what it should be, it is compared.
+    NumPy would go through the member in small pieces, to fresh memory, and parse the head, which we know: comparing it
+    takes less, and threads may do it at once (:mod:`cygnoreco.io.archive`).
     """
     file.seek(member.header_offset + 26)  # lengths of the member's name and of its extra field
     file.seek(sum(struct.unpack("<HH", file.read(4))), io.SEEK_CUR)
@@ -151,17 +150,15 @@ def _table(file: IO[bytes], member: zipfile.ZipInfo, name: str, dtype: np.dtype[
 def _head(dtype: np.dtype[Any], rows: int) -> bytes:
     """Head of a table in NumPy's format."""
     stream = io.BytesIO()
-    npy.write_array_header_2_0(
-        stream, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows,)}
-    )
+    npy.write_array_header_2_0(stream, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows,)})
     return stream.getvalue()
 
 
 def committed_parts(folder: Path) -> list[Receipt]:
     """Find the sound parts in a folder: in order, none overlapping another.
 
-    A part whose checksum is wrong, or whose columns are not ours, is deleted, so that its block is done again. Parts may overlap when two passes
-    used different blocks: the longer one is kept.
+    A part whose checksum is wrong, or whose columns are not ours, is deleted: its block is done again. Parts may
+    overlap when two passes used different blocks: the longer one is kept.
     """
     found = []
     for path in sorted(folder.glob("frames-*.part.npz")):

@@ -82,7 +82,11 @@ class _RootWriter:
     def __init__(self, file: Any, time: int) -> None:
         self._file = file
         self._time = time
-        self._waiting = {"events": Columns(EVENT_DTYPE), "clusters": Columns(CLUSTER_DTYPE), "redpix": Columns(REDPIX_DTYPE)}
+        self._waiting = {
+            "events": Columns(EVENT_DTYPE),
+            "clusters": Columns(CLUSTER_DTYPE),
+            "redpix": Columns(REDPIX_DTYPE),
+        }
         with _reproducible(time):
             self._tree = file.mktree(
                 "Events",
@@ -192,9 +196,13 @@ def _reproducible(time: int) -> Iterator[None]:
     moment = datetime.datetime.fromtimestamp(max(time, 788918400), datetime.UTC)  # ROOT's dates begin with 1995
     # The patches are seen by the whole process: two threads that write take turns.
     code = uproot._util.datetime_to_code(moment)
+
+    def code_of_run(_: object) -> Any:  # called thousands of times, which a mock would all keep count of
+        return code
+
     with (
         _PATCHING,
-        mock.patch.object(uproot._util, "datetime_to_code", lambda _: code),
+        mock.patch.object(uproot._util, "datetime_to_code", code_of_run),
         mock.patch.object(uproot.writing._cascadetree, "Tree", _Tree),
     ):
         yield

@@ -125,7 +125,7 @@ class Plainly:
         self._pieces: list[Tables] = []
 
     def append(self, tables: Tables) -> None:
-        self._pieces.append(tables)
+        self._pieces.append(concatenate([tables]))  # a copy: the memory of parts is used again
 
     def finish(self, *_: Any) -> None:
         self._path.mkdir()

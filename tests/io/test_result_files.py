@@ -24,7 +24,7 @@ from cygnoreco.io.root_tables import read_root, write_root
 from cygnoreco.io.zarr_tables import read_zarr, write_zarr
 from cygnoreco.tables import Tables, empty_tables
 from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, Fault
-from tests.tables import concatenate, random_tables, same
+from tests.tables import random_tables, same
 
 
 def write(path: Path, pieces: list[Tables]) -> Path:
@@ -115,9 +115,7 @@ def test_reading_what_is_no_result(tmp_path: Path) -> None:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 9), max_size=12), st.integers(1, 7), st.integers(1, 90))
-def test_baskets_depend_on_the_events_alone(
-    tmp_path: Path, lengths: list[int], events: int, pixels: int
-) -> None:
+def test_baskets_depend_on_the_events_alone(tmp_path: Path, lengths: list[int], events: int, pixels: int) -> None:
     tables = random_tables(sum(lengths))
     edges = np.concatenate(([0], np.cumsum(lengths, dtype=int)))
     pieces = [tables.rows(int(a), int(b)) for a, b in pairwise(edges)]
@@ -203,7 +201,7 @@ def test_a_part_with_other_columns_does_not_count(tmp_path: Path, monkeypatch: p
     receipt = write_part(tmp_path, 0, 8, random_tables(8), seconds={}, size=0)
     other = np.dtype([*EVENT_DTYPE.descr[:-1], ("renamed", EVENT_DTYPE.descr[-1][1])])
     monkeypatch.setitem(parts._TABLES, "events", other)
-    with pytest.raises(ValueError, match="events.npy is not a table of 8 rows"):
+    with pytest.raises(ValueError, match=r"events\.npy is not a table of 8 rows"):
         read_part(receipt)
     assert committed_parts(tmp_path) == []
 
