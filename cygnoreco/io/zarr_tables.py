@@ -153,6 +153,7 @@ class _Table:
                     chunk_key_encoding={"name": "default", "separator": "."},  # no folder for chunks
                     compressors=[_PLACES if np.dtype(column.dtype).kind in "iu" else _NUMBERS],
                     attributes={"unit": column.unit, "description": column.description},
+                    config={"write_empty_chunks": True},  # looking whether one is takes longer than writing it
                 )
             array = self._arrays[column.name]
             if array.shape[0] < n:  # each time writes the array's metadata
