@@ -186,7 +186,7 @@ def complete(dataset: Dataset, merge: Merge, receipts: list[Receipt], summary: M
     root_file = merge.root.rename(merge.folder / dataset.root_file.name)
     merge.zarr.rename(merge.folder / f"{dataset.name}.zarr")
     rows = {table: sum(each.counts[table] for each in receipts) for table in ("events", "clusters", "redpix")}
-    files = {root_file.name: {"bytes": root_file.stat().st_size, "sha256": _sha256(root_file)}}
+    files = {root_file.name: {"bytes": root_file.stat().st_size, "sha256": merge.sha256}}
     whole = {**summary, "rows": rows, "files": files}
     (merge.folder / "summary.json").write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cygnoreco.errors import TransientError
+from cygnoreco.io.atomic import flush
 from cygnoreco.io.parts import Receipt, read_part
 from cygnoreco.threads import executor
 
@@ -33,13 +35,22 @@ class Merge:
         Quality bits that all events have in common, as far as they are known.
     thread : bool
         Fill the files in a thread of their own, else in the thread that adds parts.
+
+    Attributes
+    ----------
+    folder, root, zarr : Path
+        The folder and the two in it.
+    sha256 : str
+        SHA-256 of the ROOT file, once it is finished.
     """
 
     def __init__(self, folder: Path, *, key: str, time: int, quality: int, thread: bool) -> None:
         self.folder, self.root, self.zarr = folder, folder / "merged.root", folder / "merged.zarr"
+        self.sha256 = ""
         self._key, self._time, self._quality = key, time, quality
         self._early: dict[int, Receipt] = {}  # by their first frames: parts whose turn has not come
         self._merged: list[Receipt] = []
+        self._thread = thread
         self._executor = executor(int(thread))
         self._pending: deque[Future[None]] = deque()
         self._failed = False  # the files are lost, and the error on its way
@@ -120,9 +131,15 @@ class Merge:
 
     def _finish(self, parameters: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         root, zarr = self._to_fill()
-        root.finish(parameters, provenance)
-        zarr.finish(provenance)
-        self._close()
+        # The many small files of the one take as long as bringing the other to the disk.
+        with executor(int(self._thread)) as beside:
+            tables = beside.submit(zarr.finish, provenance)
+            root.finish(parameters, provenance)
+            self._close()
+            flush(self.root)
+            with self.root.open("rb") as file:
+                self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            tables.result()
 
     def _to_fill(self) -> tuple[Any, Any]:
         if self._files is None:
@@ -132,7 +149,7 @@ class Merge:
 
             self._files = (
                 self._open.enter_context(write_root(self.root, key=self._key, time=self._time)),
-                self._open.enter_context(write_zarr(self.zarr)),
+                write_zarr(self.zarr),
             )
         return self._files
 

@@ -40,9 +40,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     with _partial_beside(target) as partial:
         yield partial
-        _flush(partial)
+        flush(partial)
         partial.replace(target)
-        _flush(target.parent)
+        flush(target.parent)
 
 
 @contextlib.contextmanager
@@ -72,13 +72,13 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield partial
         for folder, _, names in os.walk(partial):
             for name in names:
-                _flush(Path(folder, name))
-            _flush(Path(folder))
+                flush(Path(folder, name))
+            flush(Path(folder))
         aside = _partial_name(target)
         with contextlib.suppress(FileNotFoundError):
             target.rename(aside)
         partial.rename(target)
-        _flush(target.parent)
+        flush(target.parent)
         _remove(aside)
 
 
@@ -171,7 +171,7 @@ def _remove(path: Path) -> bool:
     return True
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Wait until a file, or the list of names of a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +44,20 @@ _NUMBERS = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
 _PLACES = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
 
 
-@contextlib.contextmanager
-def write_zarr(path: Path) -> Iterator[_ZarrWriter]:
+def write_zarr(path: Path) -> _ZarrWriter:
     """Write a result as groups ``events``, ``clusters`` and ``redpix`` with one array a column, piece by piece.
-
-    A context like that of the ROOT file, whose end means nothing here: no file stays open.
 
     Parameters
     ----------
     path : Path
         Folder to make or to replace; the caller makes it atomic.
 
-    Yields
-    ------
+    Returns
+    -------
     writer
-        Append tables in the order of the run, in pieces of any length, then finish.
+        Append tables in the order of the run, in pieces of any length, then finish. No file stays open.
     """
-    yield _ZarrWriter(path)
+    return _ZarrWriter(path)
 
 
 class _ZarrWriter:

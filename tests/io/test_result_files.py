@@ -37,10 +37,10 @@ def write(path: Path, pieces: list[Tables]) -> Path:
 
 
 def write_tables(path: Path, pieces: list[Tables]) -> Path:
-    with write_zarr(path) as writer:
-        for piece in pieces:
-            writer.append(piece)
-        writer.finish({"key": "ab"})
+    writer = write_zarr(path)
+    for piece in pieces:
+        writer.append(piece)
+    writer.finish({"key": "ab"})
     return path
 
 
