@@ -266,6 +266,7 @@ def _joined(pieces: list[NDArray[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
     content = joined.view(np.uint8)
     end = 0
     for piece in pieces:
+        assert piece.dtype == dtype
         content[end : end + piece.nbytes] = piece.view(np.uint8)
         end += piece.nbytes
     return joined

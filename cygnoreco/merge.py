@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -34,7 +33,7 @@ class Merge:
     quality : int
         Quality bits that all events have in common, as far as they are known.
     thread : bool
-        Fill the files in a thread of their own, else in the thread that adds parts.
+        Fill the files in a thread of their own, and end the two side by side; else in the thread that adds parts.
 
     Attributes
     ----------
@@ -61,8 +60,10 @@ class Merge:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._executor.shutdown(cancel_futures=True)
-        self._close()
+        try:
+            self._executor.shutdown(cancel_futures=True)
+        finally:
+            self._close()
 
     def add(self, receipt: Receipt) -> None:
         """Take a part, in any order; an error of the merging of an earlier one is raised here."""
@@ -103,6 +104,8 @@ class Merge:
                 self._have(self._append, receipt)
         self._have(self._finish, parameters, provenance)
         self._wait()
+        if self._failed:
+            raise RuntimeError("the merging failed before, and its error was passed over")
 
     def _have(self, work: Callable[..., None], *arguments: Any) -> None:
         """Have something done, after all that came before; nothing if any of that failed."""
@@ -122,7 +125,7 @@ class Merge:
     def _append(self, receipt: Receipt) -> None:
         try:
             tables = read_part(receipt)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError) as error:
             message = f"the part '{receipt.path}' is not what was written ({error}): the same command makes it again"
             raise TransientError(message) from error
         tables.events["quality"] |= self._quality

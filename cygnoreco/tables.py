@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,18 +62,24 @@ class Tables:
         """Return all as one awkward array: the columns of the events, and nested records ``sc`` and ``redpix``."""
         import awkward as ak
 
-        return ak.zip(awkward_columns(self.events, self.clusters, self.redpix), depth_limit=1)
+        def columns(table: NDArray[Any]) -> dict[str, NDArray[Any]]:
+            return {name: table[name].copy() for name in table.dtype.names or ()}
+
+        return ak.zip(
+            awkward_columns(columns(self.events), columns(self.clusters), columns(self.redpix)), depth_limit=1
+        )
 
 
-#: A table, or its columns by their names.
-TableLike: TypeAlias = "NDArray[Any] | Mapping[str, NDArray[Any]]"
+def awkward_columns(
+    events: Mapping[str, NDArray[Any]], clusters: Mapping[str, NDArray[Any]], redpix: Mapping[str, NDArray[Any]]
+) -> dict[str, Any]:
+    """Columns of the events, NumPy, with ``sc`` and ``redpix``, awkward lists of records, from those of the tables.
 
-
-def awkward_columns(events: TableLike, clusters: TableLike, redpix: TableLike) -> dict[str, Any]:
-    """Columns of the events of some tables, NumPy, and ``sc`` and ``redpix``: awkward lists of records."""
+    Nothing is copied; columns are contiguous.
+    """
     import awkward as ak
 
-    columns = {name: np.ascontiguousarray(events[name]) for name in EVENT_DTYPE.names or ()}
+    columns: dict[str, Any] = {name: events[name] for name in EVENT_DTYPE.names or ()}
     for table, dtype, prefix, counter in (
         (clusters, CLUSTER_DTYPE, "sc", "nSc"),
         (redpix, REDPIX_DTYPE, "redpix", "nRedpix"),
@@ -81,7 +87,7 @@ def awkward_columns(events: TableLike, clusters: TableLike, redpix: TableLike) -
         names = dtype.names or ()
         # Put together from its parts: ak.zip and ak.unflatten would first find out what is known here.
         records = ak.contents.RecordArray(
-            [ak.contents.NumpyArray(np.ascontiguousarray(table[name])) for name in names],
+            [ak.contents.NumpyArray(table[name]) for name in names],
             [name.removeprefix(f"{prefix}_") for name in names],
         )
         columns[prefix] = ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(offsets_of(columns[counter])), records))

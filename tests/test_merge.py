@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -50,6 +51,7 @@ def merged(
         for receipt in added:
             merge.add(receipt)
         merge.finish(receipts, quality=quality, time=time, parameters={"a": np.int32(1)}, provenance={"key": "ab"})
+    assert merge.sha256 == hashlib.sha256(merge.root.read_bytes()).hexdigest()
     return merge.root, merge.zarr
 
 
@@ -94,6 +96,30 @@ def test_an_error_of_the_merging_is_raised_where_the_parts_come_from(receipts: l
     with pytest.raises(TransientError, match="the same command makes it again"):
         merged(tmp_path / "a", receipts, receipts)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+
+
+@pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.parametrize("file", ["root_tables._RootWriter", "zarr_tables._ZarrWriter"])
+@pytest.mark.parametrize("step", ["append", "finish"])
+def test_an_error_of_either_file_is_raised(
+    receipts: list[Receipt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread: bool, file: str, step: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(f"cygnoreco.io.{file}.{step}", full)
+    with pytest.raises(OSError, match="no space left"):
+        merged(tmp_path / "a", receipts, receipts, thread=thread)
+    assert not [each for each in threading.enumerate() if each.name.startswith("ThreadPoolExecutor")]
+
+
+def test_an_error_that_was_passed_over_is_no_result(receipts: list[Receipt], tmp_path: Path) -> None:
+    Path(receipts[0].path).unlink()
+    with Merge(tmp_path, key="ab", time=9, quality=0, thread=False) as merge:
+        with pytest.raises(TransientError):
+            merge.add(receipts[0])
+        with pytest.raises(RuntimeError, match="failed before"):
+            merge.finish(receipts[:1], quality=0, time=9, parameters={}, provenance={})
 
 
 def test_what_is_not_finished_leaves_nothing(receipts: list[Receipt], tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 class Columns:
     """Columns that wait until there are enough rows to write.
 
-    Their memory is used again after :meth:`take`, and grows to the most rows that ever waited.
+    Their memory is used again after :meth:`take`. It grows with the most rows that ever waited, and is asked for in so
+    large pieces that it seldom has to.
 
     Parameters
     ----------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -107,7 +109,7 @@ def write_part(
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 stream.write(_head(dtype, len(table)))
                 stream.write(np.ascontiguousarray(table, dtype).view(np.uint8).data)
-        archive.writestr(_NOTE, json.dumps(note))
+        archive.writestr(zipfile.ZipInfo(_NOTE), json.dumps(note))  # without the date
     return _receipt(path, start, stop, note)
 
 
@@ -118,15 +120,38 @@ def read_part(receipt: Receipt) -> Tables:
 
     Raises
     ------
-    ValueError, zipfile.BadZipFile, OSError
-        The part is damaged, or not there.
+    ValueError
+        The part is damaged.
+    OSError
+        It is not there, or cannot be read.
     """
-    with Path(receipt.path).open("rb") as file, zipfile.ZipFile(file) as archive:
+    with _damage_is_value_error(), Path(receipt.path).open("rb") as file, zipfile.ZipFile(file) as archive:
         events, clusters, redpix = (
             _table(file, archive.getinfo(f"{name}.npy"), name, dtype, receipt.counts[name])
             for name, dtype in _TABLES.items()
         )
     return Tables(events, clusters, redpix, receipt.vetoed)
+
+
+@contextmanager
+def _damage_is_value_error() -> Iterator[None]:
+    """Make one error of all that reading a damaged archive can end in."""
+    try:
+        yield
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        TypeError,
+        EOFError,
+        struct.error,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise ValueError(f"damaged archive: {error}") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of a place before the beginning of the file
+            raise
+        raise ValueError(f"damaged archive: {error}") from error
 
 
 def _table(file: IO[bytes], member: zipfile.ZipInfo, name: str, dtype: np.dtype[Any], rows: int) -> NDArray[Any]:
@@ -166,10 +191,10 @@ def committed_parts(folder: Path) -> list[Receipt]:
         if not match:
             continue
         try:
-            with zipfile.ZipFile(path) as archive:
+            with _damage_is_value_error(), zipfile.ZipFile(path) as archive:
                 receipt = _receipt(path, int(match[1]), int(match[2]), json.loads(archive.read(_NOTE)))
             read_part(receipt)
-        except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError):
+        except ValueError:
             path.unlink()
         else:
             found.append(receipt)

@@ -33,7 +33,7 @@ from cygnoreco.types import (
 #: A basket ends with the event by which it has so many events, or so many saved pixels: few megabytes a column. The
 #: events alone decide, so that the file does not depend on how the run was cut into blocks.
 BASKET_EVENTS, BASKET_PIXELS = 64, 1 << 20
-#: Baskets that the head of the tree has room for; with more it is written anew, ten times as large.
+#: The head of the tree has room for so many baskets less one; with more it is written anew, ten times as large.
 _BASKETS = 40
 
 _PATCHING = threading.Lock()
@@ -67,13 +67,23 @@ def write_root(path: Path, *, key: str, time: int) -> Iterator[_RootWriter]:
     with path.open("wb+") as stream:
         with _reproducible(time):
             file = uproot.recreate(
-                stream, compression=uproot.ZSTD(2), uuid_function=lambda: uuid.uuid5(uuid.NAMESPACE_OID, key)
+                stream, compression=_deflate(), uuid_function=lambda: uuid.uuid5(uuid.NAMESPACE_OID, key)
             )
         try:
             yield _RootWriter(file, time)
         finally:
             with _reproducible(time):
                 file.close()
+
+
+def _deflate() -> uproot.ZLIB:
+    """ROOT's first compression, which every version of it reads, by ISA-L at its level 1.
+
+    It packs saved pixels in two thirds of the time of Zstandard, to a fifth more.
+    """
+    compression = uproot.ZLIB(3)  # in zlib's levels, three of which are one of ISA-L's
+    compression.library = "isal"
+    return compression
 
 
 class _RootWriter:
