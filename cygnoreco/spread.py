@@ -114,12 +114,15 @@ def _here(work: Work, bounds: list[tuple[int, int]], threads: int) -> Generator[
 
 def _there(work: Work, bounds: list[tuple[int, int]], client: Client) -> Generator[Receipt]:
     """Have blocks committed by the workers of a client, a task each."""
-    from distributed import KilledWorker
+    from dask.base import annotate
+    from distributed import KilledWorker, futures_of
     from distributed import as_completed as as_they_come
 
-    parts = parts_array(work, bounds)
-    tasks = [parts.blocks[index] for index in range(parts.numblocks[0])]
-    futures = client.compute(tasks, retries=2)  # a passing fault of a disk, say
+    # In the order of the run: Dask by itself begins anywhere, and merging would wait for the first parts. An optimized
+    # graph would lose both annotations; there is nothing to optimize, each task stands by itself.
+    with annotate(priority=lambda key: -key[1], retries=2):  # retries: a passing fault of a disk, say
+        parts = parts_array(work, bounds)
+    futures = futures_of(client.persist(parts, optimize_graph=False))
     try:
         for future in as_they_come(futures):
             yield future.result()[0]
