@@ -16,6 +16,10 @@ from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, TIMING_COL
 SPARK, SATURATED, CUT_SHORT, FILE_CHECKSUM = 1, 2, 4, 8
 
 
+#: The tables of a result by the names of their attributes, and the types of their rows.
+TABLES = {"events": EVENT_DTYPE, "clusters": CLUSTER_DTYPE, "redpix": REDPIX_DTYPE}
+
+
 @dataclass(frozen=True)
 class Tables:
     """Events with their clusters and saved pixels.

@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 
 from cygnoreco.io.atomic import atomic_write
 from cygnoreco.kernels.scratch import scratch
-from cygnoreco.tables import Tables
-from cygnoreco.types import CLUSTER_DTYPE, EVENT_DTYPE, REDPIX_DTYPE, Fault
+from cygnoreco.tables import TABLES, Tables
+from cygnoreco.types import Fault
 
 _NAME = re.compile(r"frames-(\d{6})-(\d{6})\.part\.npz")
-_TABLES = {"events": EVENT_DTYPE, "clusters": CLUSTER_DTYPE, "redpix": REDPIX_DTYPE}
 _NOTE = "note.json"
 
 
@@ -104,7 +103,7 @@ def write_part(
     }
     # An archive as numpy.savez writes it, which would first copy the arrays to fresh memory.
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, dtype in _TABLES.items():
+        for name, dtype in TABLES.items():
             table = getattr(tables, name)
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 stream.write(_head(dtype, len(table)))
@@ -128,7 +127,7 @@ def read_part(receipt: Receipt) -> Tables:
     with _damage_is_value_error(), Path(receipt.path).open("rb") as file, zipfile.ZipFile(file) as archive:
         events, clusters, redpix = (
             _table(file, archive.getinfo(f"{name}.npy"), name, dtype, receipt.counts[name])
-            for name, dtype in _TABLES.items()
+            for name, dtype in TABLES.items()
         )
     return Tables(events, clusters, redpix, receipt.vetoed)
 

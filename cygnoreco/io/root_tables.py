@@ -19,7 +19,7 @@ import uproot.writing._cascadetree
 
 from cygnoreco.errors import InputError
 from cygnoreco.io.columns import Columns
-from cygnoreco.tables import Tables, awkward_columns
+from cygnoreco.tables import TABLES, Tables, awkward_columns
 from cygnoreco.types import (
     CLUSTER_COLUMNS,
     CLUSTER_DTYPE,
@@ -82,11 +82,7 @@ class _RootWriter:
     def __init__(self, file: Any, time: int) -> None:
         self._file = file
         self._time = time
-        self._waiting = {
-            "events": Columns(EVENT_DTYPE),
-            "clusters": Columns(CLUSTER_DTYPE),
-            "redpix": Columns(REDPIX_DTYPE),
-        }
+        self._waiting = {name: Columns(dtype) for name, dtype in TABLES.items()}
         with _reproducible(time):
             self._tree = file.mktree(
                 "Events",

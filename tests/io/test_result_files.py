@@ -231,7 +231,7 @@ def test_a_damaged_part_does_not_count_and_is_removed(tmp_path: Path) -> None:
 def test_a_part_with_other_columns_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     receipt = write_part(tmp_path, 0, 8, random_tables(8), seconds={}, size=0)
     other = np.dtype([*EVENT_DTYPE.descr[:-1], ("renamed", EVENT_DTYPE.descr[-1][1])])
-    monkeypatch.setitem(parts._TABLES, "events", other)
+    monkeypatch.setitem(parts.TABLES, "events", other)
     with pytest.raises(ValueError, match=r"events\.npy is not a table of 8 rows"):
         read_part(receipt)
     assert committed_parts(tmp_path) == []
