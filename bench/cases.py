@@ -266,13 +266,20 @@ def parts(path: Path, folder: Path, *, dask: bool, recipe: str = "lime", block: 
 
 
 def driver(
-    path: Path, *, recipe: str = "lime", block: int = BLOCK, client: Any = None, threads: int = 1, unread: bool = False
+    path: Path,
+    *,
+    recipe: str = "lime",
+    block: int = BLOCK,
+    client: Any = None,
+    threads: int = 1,
+    unread: bool = False,
+    out: str = "out",
 ) -> Work:
     """Have :func:`cygnoreco.reconstruct` do it, which plans, commits every block, merges and writes the ROOT file.
 
     With ``unread`` the index of the run is forgotten each time, as if nobody had read the file before.
     """
-    out, cache = path.parent / "out", path.parent / "index"
+    folder, cache = path.parent / out, path.parent / "index"
     dark = scenes.pedestal()
 
     def work() -> Any:
@@ -281,7 +288,7 @@ def driver(
             os.utime(path)  # this process remembers indices by the time of the file
         run = open_run(path, cache=cache)
         return reconstruct(
-            run, pedestal=dark, recipe=recipe, out=out, block=block, client=client, threads=threads, force=True
+            run, pedestal=dark, recipe=recipe, out=folder, block=block, client=client, threads=threads, force=True
         )
 
     return work

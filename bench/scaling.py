@@ -1,6 +1,7 @@
 """Wall time of a run against cores, threads and workers, frames a run, and frames a block.
 
-Four questions, one table each: what a second core brings, to threads and to worker processes; how long a whole run
+Four questions, one table each: what a second core brings, to threads and to worker processes of one run, and to runs
+beside each other; how long a whole run
 takes in a fresh process, and where the time goes; what Dask costs over a loop that does the same and the driver over
 the plainest loop, by the length of the run; and what a block size costs in memory and time. Wall times; they say
 nothing on a machine that has other work.
@@ -21,8 +22,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import cycle, islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,18 @@ def task_workers(path: str, kind: str, cores: int, block: int, recipe: str) -> d
         )
         (seconds,) = best_s((work,), 3, clock=time.perf_counter)
     return {"run_s": seconds, "start_s": started}
+
+
+def task_beside(path: str, runs: int, block: int, recipe: str) -> float:
+    """Seconds of so many runs beside each other, each in a warm process of its own with one thread."""
+    with ProcessPoolExecutor(runs, mp_context=get_context("spawn")) as pool:
+        one = partial(_one_of_them, path, block, recipe)
+        (seconds,) = best_s((lambda: list(pool.map(one, range(runs))),), 3, clock=time.perf_counter)
+    return float(seconds)
+
+
+def _one_of_them(path: str, block: int, recipe: str, index: int) -> None:
+    cases.driver(Path(path), recipe=recipe, block=block, out=f"out-{index}")()
 
 
 def whole(path: Path, cores: int, recipe: str, *, unread: bool) -> dict[str, float]:
@@ -148,6 +163,10 @@ def measure(
              **task("workers", path=str(paths[suffix]), kind=kind, cores=cores)}
             for kind, suffix in setups for cores in (1, 2)
         ],
+        "beside": [
+            {"suffix": suffix, "cores": cores, "run_s": task("beside", path=str(path), runs=cores) / cores}
+            for suffix, path in paths.items() for cores in (1, 2)
+        ],
         "whole": [
             {"suffix": suffix, "unread": unread, "cores": cores,
              **fastest(suffix, cores, unread)}
@@ -178,6 +197,13 @@ def report(found: dict[str, Any]) -> None:
     ]  # fmt: skip
     columns: tuple[str, ...] = ("workers that are warm", "run, s", "frames/s", "times one core", "start of workers, s")
     print_table(f"Cores; a run of {frames} frames, wall time", columns, rows)
+    first = {one["suffix"]: one["run_s"] for one in found["beside"] if one["cores"] == 1}
+    rows = [
+        (f"{one['suffix']}, {one['cores']}", one["run_s"], frames / one["run_s"], first[one["suffix"]] / one["run_s"])
+        for one in found["beside"]
+    ]
+    columns = ("runs beside each other, a warm process each", "a run, s", "frames/s", "times one")
+    print_table(f"Throughput of runs of {frames} frames, wall time", columns, rows)
     single = {(one["suffix"], one["unread"]): one["total_s"] for one in found["whole"] if one["cores"] == 1}
     rows = [
         (f"{one['suffix']}{', never seen' * one['unread']}, {one['cores']} core{'s' * (one['cores'] > 1)}",
