@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cygnoreco.errors import TransientError
 from cygnoreco.graph import Work, commit_block, cut, make_part, parts_array
@@ -24,6 +24,10 @@ Workers: TypeAlias = "Client | Callable[[], Client | None] | None"
 
 #: A new receipt if there is one, and the frames of the run as far as they are known.
 Made: TypeAlias = Generator[tuple[Receipt | None, int]]
+
+
+#: Seconds between two looks whether a cluster has given up.
+_PATIENCE = 1.0
 
 
 def missing(start: int, stop: int, done: list[Receipt], block: int) -> list[tuple[int, int]]:
@@ -116,16 +120,18 @@ def _there(work: Work, bounds: list[tuple[int, int]], client: Client) -> Generat
     """Have blocks committed by the workers of a client, a task each."""
     from dask.base import annotate
     from distributed import KilledWorker, futures_of
-    from distributed import as_completed as as_they_come
 
     # In the order of the run: Dask by itself begins anywhere, and merging would wait for the first parts. An optimized
     # graph would lose both annotations; there is nothing to optimize, each task stands by itself.
     with annotate(priority=lambda key: -key[1], retries=2):  # retries: a passing fault of a disk, say
         parts = parts_array(work, bounds)
     futures = futures_of(client.persist(parts, optimize_graph=False))
+    finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for future in futures:
+        future.add_done_callback(finished.put)
     try:
-        for future in as_they_come(futures):
-            yield future.result()[0]
+        for _ in futures:
+            yield _next(finished, client).result()[0]
     except KilledWorker:
         raise TransientError(
             "workers died again and again on the same block, most likely for want of memory: "
@@ -133,3 +139,17 @@ def _there(work: Work, bounds: list[tuple[int, int]], client: Client) -> Generat
         ) from None
     finally:
         client.cancel(futures)
+
+
+def _next(finished: queue.SimpleQueue[Any], client: Client) -> Any:
+    """Next future that has finished; the error of the cluster if there is no hope that any will.
+
+    A cluster that knows when its workers are gone for good says why in its attribute ``fault``. To Dask, a graph
+    without workers only waits.
+    """
+    while True:
+        try:
+            return finished.get(timeout=_PATIENCE)
+        except queue.Empty:
+            if fault := getattr(client.cluster, "fault", None):
+                raise fault from None

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from cygnoreco.errors import InputError
+from tests.services.condor import condor as condor  # fixtures
+from tests.services.condor import condor_pool as condor_pool
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -33,6 +33,9 @@ ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="Blocks computed at once in this process; by default one a core, on a GPU 2.")
 ]
 WorkersOption = Annotated[int, typer.Option(min=0, help="Worker processes, instead of threads of this one.")]
+SiteOption = Annotated[
+    str | None, typer.Option(help="Where workers run: a name of `cygnoreco cluster sites`, or a TOML file.")
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 and so on, or auto: a GPU if there is one.")]
 RecipeOption = Annotated[str, typer.Option(help="Name of a shipped recipe or a TOML file.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="stage.parameter=value; may be repeated.")]
@@ -59,7 +62,10 @@ def cygnoreco(
     """Reconstruct raw runs of optical time projection chambers."""
 
 
-@app.command(epilog="Example: cygnoreco reco run05001.mid.gz --pedestal run05000.mid.gz -o reco/")
+@app.command(
+    epilog="Example: cygnoreco reco run05001.mid.gz --pedestal run05000.mid.gz -o reco/\n\n"
+    "On a pool: cygnoreco reco run05*.mid.gz --pedestal pedestals/ -o reco/ --site pool"
+)
 def reco(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Raw runs.")],
     pedestal: PedestalOption = None,
@@ -70,6 +76,7 @@ def reco(
     camera: Annotated[str | None, typer.Option(help="Bank of a camera; by default all of them, a file each.")] = None,
     threads: ThreadsOption = None,
     workers: WorkersOption = 0,
+    site: SiteOption = None,
     device: DeviceOption = "cpu",
     block: Annotated[int, typer.Option(min=1, help="Frames a block: unit of work, memory and resuming.")] = 8,
     force: Annotated[bool, typer.Option("--force", help="Do it again even if it is done.")] = False,
@@ -90,6 +97,7 @@ def reco(
         camera=camera,
         threads=threads,
         workers=workers,
+        site=site,
         device=device,
         block=block,
         force=force,
@@ -228,3 +236,87 @@ def diff_recipes(
     from pipelines.cli.recipes import diff_recipes as command
 
     return command(first, second, as_json)
+
+
+cluster = typer.Typer(
+    help="Where work can run: sites, their health, and a pool on this machine.",
+    epilog="Example: cygnoreco cluster doctor pool",
+    no_args_is_help=True,
+)
+app.add_typer(cluster, name="cluster")
+pool = typer.Typer(
+    help="A real HTCondor pool on this machine, for trying out.",
+    epilog="Example: cygnoreco cluster pool up",
+    no_args_is_help=True,
+)
+cluster.add_typer(pool, name="pool")
+
+SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="Name of a site, or a TOML file.")]
+PoolFolder = Annotated[Path | None, typer.Option("--folder", help="Folder of the pool; by default one of the user's.")]
+
+
+@cluster.command("sites", epilog="Example: cygnoreco cluster sites")
+def cluster_sites(as_json: Json = False) -> int:
+    """List the sites that can be named."""
+    from pipelines.cli.sites import sites as command
+
+    return command(as_json)
+
+
+@cluster.command("doctor", epilog="Example: cygnoreco cluster doctor pool --store s3://cygno")
+def cluster_doctor(
+    site: SiteArgument,
+    store: Annotated[str | None, typer.Option(help="URL that jobs should reach, s3://bucket say.")] = None,
+    patience: Annotated[float, typer.Option(min=1, help="Seconds for the probe job to start and report.")] = 60.0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Submit one probe job, and report what it finds, with a remedy for each fault."""
+    from pipelines.cli.sites import doctor as command
+
+    return command(site, store, patience, as_json, quiet)
+
+
+@cluster.command("status", epilog="Example: cygnoreco cluster status pool")
+def cluster_status(site: SiteArgument, as_json: Json = False) -> int:
+    """Say what a pool has free, and list our jobs in its queue."""
+    from pipelines.cli.sites import status as command
+
+    return command(site, as_json)
+
+
+@pool.command("up", epilog="Example: cygnoreco cluster pool up && cygnoreco cluster pool status")
+def pool_up(
+    folder: PoolFolder = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Cores that jobs may ask for; by default all.")] = None,
+    memory: Annotated[int | None, typer.Option(min=1, help="Megabytes that jobs may ask for.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="By default, and if 0, a free one.")] = None,
+    extra: Annotated[Path | None, typer.Option(help="File with more lines for HTCondor's configuration.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Start a pool, or find that it is up, and say how to use it."""
+    from pipelines.cli.cluster import pool_up as command
+
+    return command(folder, cpus, memory, port, extra, as_json, quiet)
+
+
+@pool.command("down", epilog="Example: cygnoreco cluster pool down")
+def pool_down(
+    folder: PoolFolder = None,
+    purge: Annotated[bool, typer.Option("--purge", help="Remove its files as well.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """End the pool and its jobs."""
+    from pipelines.cli.cluster import pool_down as command
+
+    return command(folder, purge, as_json, quiet)
+
+
+@pool.command("status", epilog="Example: cygnoreco cluster pool status || cygnoreco cluster pool up")
+def pool_status(folder: PoolFolder = None, as_json: Json = False) -> int:
+    """Say whether the pool is up, by the exit code as well."""
+    from pipelines.cli.cluster import pool_status as command
+
+    return command(folder, as_json)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clusters.local import cores, local_client
+from clusters.site import Site, load_site
 from cygnoreco.calib.find import find_pedestal
 from cygnoreco.calib.pedestal import Pedestal
 from cygnoreco.chain import check_camera
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from distributed import Client
     from rich.progress import Progress as Bar
 
+    from clusters.htcondor import Event
+
 #: What became of one camera of one run: the summary of a result, or why there is none.
 Outcome = dict[str, Any]
 
@@ -44,6 +48,7 @@ class Request:
     force: bool
     strict: bool
     client: Callable[[], Client | None] | None
+    elsewhere: bool  # workers are on other machines
     threads: int
     device: str
 
@@ -59,6 +64,7 @@ def reco(
     camera: str | None,
     threads: int | None,
     workers: int,
+    site: str | None,
     device: str,
     block: int,
     force: bool,
@@ -70,12 +76,18 @@ def reco(
     if pedestal is None:
         raise InputError("no pedestal: name a pedestal run, a saved pedestal or a folder of them with --pedestal")
     chosen = Recipe.load(recipe).override(settings)
+    place = load_site(site) if site is not None else None
     outcomes: list[Outcome] = []
     with frame_progress(not (quiet or as_json)) as bar, ExitStack() as stack:
         # Workers take seconds to start: only when there is something to do.
-        client = cache(lambda: stack.enter_context(local_client(workers))) if workers else None
-        at_once = threads or _threads(workers, device)
-        request = Request(chosen, pedestal, vignetting, out, block, force, strict, client, at_once, device)
+        client: Callable[[], Client | None] | None = None
+        if place is not None:
+            client = cache(lambda: stack.enter_context(_connected(place, workers, out, quiet)))
+        elif workers:
+            client = cache(lambda: stack.enter_context(local_client(workers)))
+        elsewhere = place is not None and place.kind != "local"
+        at_once = threads or (1 if elsewhere else _threads(workers, device))
+        request = Request(chosen, pedestal, vignetting, out, block, force, strict, client, elsewhere, at_once, device)
         watch = _Watch(bar)
         try:
             for path in runs:
@@ -96,6 +108,18 @@ def reco(
         elif outcome["status"] == "interrupted":
             raise Interrupted(_how_to_go_on(outcome))
     return _code(outcomes)
+
+
+def _connected(site: Site, workers: int, out: Path, quiet: bool) -> AbstractContextManager[Client]:
+    """Connect to a site; the logs of its jobs are kept beside the results."""
+    from clusters.connect import connect
+
+    def tell(event: Event) -> None:
+        if not quiet and event.kind not in ("submitted", "ended"):
+            print_error(f"{site.name}: {event.text}")
+
+    logs = out / "jobs" / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return connect(site, workers=workers or None, logs=logs, notify=tell)
 
 
 def _threads(workers: int, device: str) -> int:
@@ -182,7 +206,8 @@ def _one(run: Run, camera: str | None, request: Request, watch: _Watch) -> Outco
         response=request.response,
         recipe=request.recipe,
         camera=sensor.name,
-        client=request.client,
+        # On this machine, a file that nobody has read is reconstructed by this process while it reads it.
+        client=request.client() if request.client and request.elsewhere else request.client,
         threads=request.threads,
         device=request.device,
         block=request.block,
