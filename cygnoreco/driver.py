@@ -91,6 +91,7 @@ def reconstruct(
     block: int = 8,
     out: str | Path | None = None,
     force: bool = False,
+    keep_parts: bool = False,
     strict: bool = False,
     watch: Callable[[Progress], None] | None = None,
 ) -> Result:
@@ -132,6 +133,8 @@ def reconstruct(
         does only what is missing. Without it nothing is kept on disk.
     force : bool
         Do it again even if it is done.
+    keep_parts : bool
+        With ``force``, make the result again of the parts that are there.
     strict : bool
         Raise at the first fault of the raw file instead of going on without the bad events.
     watch : callable, optional
@@ -152,60 +155,45 @@ def reconstruct(
     """
     run = run if isinstance(run, Run) else open_run(run)
     recipe = Recipe.load(recipe)
-    if block < 1:
-        raise InputError(f"block = {block}: at least 1 frame is needed")
-    if threads < 1:
-        raise InputError(f"threads = {threads}: at least 1 is needed")
+    check_numbers(block, threads)
     sensor = run.camera(camera)
     computed_on = device
     if client is None or callable(client):  # workers elsewhere look for themselves
         chosen = plan_device(device, sensor, block, recipe, at_once=threads)
         device, computed_on = chosen.name, chosen.description
     with _folder(out) as folder:
-        choice = choose_calibration(
-            run.number, sensor, recipe, pedestal, response, folder=folder / "calibration", here=client is None
+        plan = prepare(
+            run,
+            sensor,
+            pedestal=pedestal,
+            response=response,
+            recipe=recipe,
+            device=device,
+            folder=folder,
+            here=client is None,
         )
         del pedestal  # its maps can go when the calibration is made, if nobody else holds it
-        document = lineage(
-            run=run.number,
-            digest=run.source.digest,
-            camera=sensor.name,
-            recipe=recipe,
-            pedestal=choice.reference.pedestal_digest,
-            response=choice.reference.response_digest,
-        )
-        dataset = _dataset(folder, run, sensor, document)
         if strict:
-            _stop_at(f"'{run.path}'", run.faults)
-            _stop_at(f"the pedestal of run {choice.pedestal_run}", choice.pedestal_faults)
-        with locked(dataset):
-            summary = None if force else finished(dataset)
+            stop_at(f"'{run.path}'", run.faults)
+            stop_at(f"the pedestal of run {plan.choice.pedestal_run}", plan.choice.pedestal_faults)
+        with locked(plan.dataset):
+            summary = None if force else finished(plan.dataset)
             resumed = 0 if summary is None else summary["frames"]
             if summary is None:
-                done = begin(dataset, document, force=force)
+                done = begin(plan.dataset, plan.document, force=force and not keep_parts)
                 resumed = sum(receipt.stop - receipt.start for receipt in done)
-                work = Work(
-                    run.ref(sensor.name),
-                    choice.reference,
-                    run.number,
-                    choice.pedestal_run,
-                    str(dataset.parts.resolve()),
-                    device,
-                )
                 here = client is None or callable(client)  # workers elsewhere find the calibration themselves
-                with at_hand(choice, work) if here else nullcontext():
-                    summary = _work(
-                        run, work, computed_on, choice, dataset, document, done, client, threads, block, strict, watch
-                    )
-                dataset = _dataset(folder, run, sensor, document)  # the run may have shown another camera
+                with at_hand(plan.choice, plan.work) if here else nullcontext():
+                    summary = _work(run, plan, computed_on, done, client, threads, block, strict, watch)
             elif strict:
-                _stop_at(f"'{run.path}'", tuple(Fault(**fault) for fault in summary["faults"]))
+                stop_at(f"'{run.path}'", tuple(Fault(**fault) for fault in summary["faults"]))
+            dataset = _dataset(folder, run, sensor, plan.document)  # the run may have shown another camera
             result = Result(
                 # Names and places are those of this call: the result may have been made under others.
                 summary={
                     **summary,
-                    **of_this_call(run, recipe, choice, dataset),
-                    "status": "bad events" if summary["faults"] or choice.pedestal_faults else "good",
+                    **of_this_call(run, recipe, plan.choice, dataset),
+                    "status": "bad events" if summary["faults"] or plan.choice.pedestal_faults else "good",
                 },
                 path=dataset.official if out is not None else None,
                 resumed=resumed,
@@ -216,6 +204,84 @@ def reconstruct(
             return result
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done with one camera of a run.
+
+    Attributes
+    ----------
+    work : Work
+        What is done with every block.
+    choice : CalibrationChoice
+        With what calibration.
+    document : mapping
+        The lineage.
+    dataset : Dataset
+        Where the result goes.
+    """
+
+    work: Work
+    choice: CalibrationChoice
+    document: Mapping[str, Any]
+    dataset: Dataset
+
+
+def prepare(
+    run: Run,
+    sensor: Camera,
+    *,
+    pedestal: Pedestal | str | Path,
+    response: str | Path | None,
+    recipe: Recipe,
+    device: str,
+    folder: Path,
+    here: bool,
+) -> Plan:
+    """Choose the calibration of a run, and name its result; nothing is computed yet.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    sensor : Camera
+        One of its cameras.
+    pedestal, response, recipe, device
+        As for :func:`reconstruct`.
+    folder : Path
+        Output folder.
+    here : bool
+        All blocks are computed in this process: the calibration need not be stored for others.
+
+    Raises
+    ------
+    InputError
+        Wrong calibration, or one that does not fit the camera.
+    """
+    choice = choose_calibration(
+        run.number, sensor, recipe, pedestal, response, folder=folder / "calibration", here=here
+    )
+    document = lineage(
+        run=run.number,
+        digest=run.source.digest,
+        camera=sensor.name,
+        recipe=recipe,
+        pedestal=choice.reference.pedestal_digest,
+        response=choice.reference.response_digest,
+    )
+    dataset = _dataset(folder, run, sensor, document)
+    parts = str(dataset.parts.resolve())
+    work = Work(run.ref(sensor.name), choice.reference, run.number, choice.pedestal_run, parts, device)
+    return Plan(work, choice, document, dataset)
+
+
+def check_numbers(block: int, threads: int) -> None:
+    """Refuse blocks of no frames, and no threads."""
+    if block < 1:
+        raise InputError(f"block = {block}: at least 1 frame is needed")
+    if threads < 1:
+        raise InputError(f"threads = {threads}: at least 1 is needed")
+
+
 def _dataset(folder: Path, run: Run, camera: Camera, document: Mapping[str, Any]) -> Dataset:
     several = len(run.known_cameras) > 1
     return dataset_of(folder, run=run.number, camera=camera.name, key=key_of(document), several=several)
@@ -223,11 +289,8 @@ def _dataset(folder: Path, run: Run, camera: Camera, document: Mapping[str, Any]
 
 def _work(
     run: Run,
-    work: Work,
+    plan: Plan,
     computed_on: str,
-    choice: CalibrationChoice,
-    dataset: Dataset,
-    document: Mapping[str, Any],
     done: list[Receipt],
     client: Workers,
     threads: int,
@@ -235,6 +298,7 @@ def _work(
     strict: bool,
     watch: Callable[[Progress], None] | None,
 ) -> dict[str, Any]:
+    work, choice, dataset, document = plan.work, plan.choice, plan.dataset, plan.document
     started = time.time()
     receipts = list(done)
     fresh: list[Receipt] = []
@@ -255,7 +319,7 @@ def _work(
             )
 
     if strict:
-        _stop_at(f"'{run.path}'", late_faults(receipts))
+        stop_at(f"'{run.path}'", late_faults(receipts))
 
     with publishing(
         dataset,
@@ -272,7 +336,7 @@ def _work(
                 for receipt, total in made:
                     if receipt is not None:
                         if strict:
-                            _stop_at(f"'{run.path}'", receipt.faults)
+                            stop_at(f"'{run.path}'", receipt.faults)
                         receipts.append(receipt)
                         fresh.append(receipt)
                         merge.add(receipt)
@@ -324,7 +388,7 @@ def _check_cover(receipts: list[Receipt], total: int) -> None:
         position = receipt.stop
 
 
-def _stop_at(what: str, faults: tuple[Fault, ...]) -> None:
+def stop_at(what: str, faults: tuple[Fault, ...]) -> None:
     """Raise the first fault of a run, if there is one."""
     for fault in faults:
         raise DataError(f"{what}: {fault.message}", event=fault.event, offset=fault.offset)

@@ -142,14 +142,19 @@ def _there(work: Work, bounds: list[tuple[int, int]], client: Client) -> Generat
 
 
 def _next(finished: queue.SimpleQueue[Any], client: Client) -> Any:
-    """Next future that has finished; the error of the cluster if there is no hope that any will.
-
-    A cluster that knows when its workers are gone for good says why in its attribute ``fault``. To Dask, a graph
-    without workers only waits.
-    """
+    """Next future that has finished; the error of the cluster if there is no hope that any will."""
     while True:
         try:
             return finished.get(timeout=_PATIENCE)
         except queue.Empty:
-            if fault := getattr(client.cluster, "fault", None):
-                raise fault from None
+            check_cluster(client)
+
+
+def check_cluster(client: Client) -> None:
+    """Raise the error of a cluster that has given up.
+
+    A cluster that knows when its workers are gone for good says why in its attribute ``fault``. To Dask, a graph
+    without workers only waits.
+    """
+    if fault := getattr(client.cluster, "fault", None):
+        raise fault

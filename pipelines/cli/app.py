@@ -314,7 +314,7 @@ def pool_down(
     return command(folder, purge, as_json, quiet)
 
 
-@pool.command("status", epilog="Example: cygnoreco cluster pool status || cygnoreco cluster pool up")
+@pool.command("status", epilog="Example: cygnoreco cluster pool status && echo up")
 def pool_status(folder: PoolFolder = None, as_json: Json = False) -> int:
     """Say whether the pool is up, by the exit code as well."""
     from pipelines.cli.cluster import pool_status as command

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clusters.local import cores, local_client
-from clusters.site import Site, load_site
+from clusters.site import load_site
 from cygnoreco.calib.find import find_pedestal
 from cygnoreco.calib.pedestal import Pedestal
+from cygnoreco.campaign import Order
 from cygnoreco.chain import check_camera
 from cygnoreco.device import resolve_device
 from cygnoreco.driver import Progress, reconstruct
 from cygnoreco.errors import CygnoError, InputError, TransientError
 from cygnoreco.io.parts import committed_parts
+from cygnoreco.io.remote import url_of
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
 from cygnoreco.types import Fault
-from pipelines.cli import BAD_DATA, GOOD, INPUT, TRANSIENT, Interrupted
-from pipelines.cli.console import OUT, frame_progress, print_error, print_facts, print_json, print_table
+from pipelines.cli import BAD_DATA, BUG, GOOD, INPUT, TRANSIENT, Interrupted
+from pipelines.cli.console import OUT, frame_progress, print_error, print_facts, print_json, print_line, print_table
+from pipelines.cli.on_site import failure, on_site
 from pipelines.cli.raw import print_faults
 
 if TYPE_CHECKING:
     from distributed import Client
     from rich.progress import Progress as Bar
 
-    from clusters.htcondor import Event
 
 #: What became of one camera of one run: the summary of a result, or why there is none.
 Outcome = dict[str, Any]
+
+#: Of more runs than these only a line of a table is printed.
+_IN_FULL = 10
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,6 @@ class Request:
     force: bool
     strict: bool
     client: Callable[[], Client | None] | None
-    elsewhere: bool  # workers are on other machines
     threads: int
     device: str
 
@@ -76,50 +81,83 @@ def reco(
     if pedestal is None:
         raise InputError("no pedestal: name a pedestal run, a saved pedestal or a folder of them with --pedestal")
     chosen = Recipe.load(recipe).override(settings)
+    paths = expand(runs)
     place = load_site(site) if site is not None else None
-    outcomes: list[Outcome] = []
-    with frame_progress(not (quiet or as_json)) as bar, ExitStack() as stack:
-        # Workers take seconds to start: only when there is something to do.
-        client: Callable[[], Client | None] | None = None
-        if place is not None:
-            client = cache(lambda: stack.enter_context(_connected(place, workers, out, quiet)))
-        elif workers:
-            client = cache(lambda: stack.enter_context(local_client(workers)))
-        elsewhere = place is not None and place.kind != "local"
-        at_once = threads or (1 if elsewhere else _threads(workers, device))
-        request = Request(chosen, pedestal, vignetting, out, block, force, strict, client, elsewhere, at_once, device)
-        watch = _Watch(bar)
-        try:
-            for path in runs:
-                for outcome in _outcomes(path, camera, request, watch):
-                    outcomes.append(outcome)
-                if strict and outcomes[-1]["status"] == "failed":
-                    break
-        except KeyboardInterrupt:
-            stack.close()  # first: until they are closed, workers may commit what they were at
-            outcomes.append({"status": "interrupted", "input": str(path), **watch.committed()})
+    if place is not None and place.kind != "local":
+        if threads is not None:
+            raise InputError("--threads is of this process, --site of others: --workers says how many")
+        order = Order(pedestal, out, chosen, vignetting, device, block, force, strict)
+        outcomes = on_site(paths, order, camera, place, workers, bar=not (quiet or as_json), quiet=quiet)
+    else:
+        outcomes = []
+        with frame_progress(not (quiet or as_json)) as bar, ExitStack() as stack:
+            # Workers take seconds to start: only when there is something to do.
+            processes = workers or (cores() if place is not None else 0)
+            client = cache(lambda: stack.enter_context(local_client(processes))) if processes else None
+            at_once = threads or _threads(processes, device)
+            request = Request(chosen, pedestal, vignetting, out, block, force, strict, client, at_once, device)
+            watch = _Watch(bar)
+            try:
+                for path in paths:
+                    for outcome in _outcomes(path, camera, request, watch):
+                        outcomes.append(outcome)
+                    if strict and outcomes[-1]["status"] == "failed":
+                        break
+            except KeyboardInterrupt:
+                stack.close()  # first: until they are closed, workers may commit what they were at
+                outcomes.append({"status": "interrupted", "input": str(path), **watch.committed()})
     if as_json:
         print_json(outcomes)
     elif not quiet:
         print_outcomes(outcomes)
+    failed = [outcome["error"] for outcome in outcomes if outcome["status"] == "failed"]
+    for error in failed[:_IN_FULL]:
+        print_error(error)
+    if len(failed) > _IN_FULL:
+        print_error(f"and {len(failed) - _IN_FULL} more runs failed")
     for outcome in outcomes:
-        if outcome["status"] == "failed":
-            print_error(outcome["error"])
-        elif outcome["status"] == "interrupted":
+        if outcome["status"] == "interrupted":
             raise Interrupted(_how_to_go_on(outcome))
     return _code(outcomes)
 
 
-def _connected(site: Site, workers: int, out: Path, quiet: bool) -> AbstractContextManager[Client]:
-    """Connect to a site; the logs of its jobs are kept beside the results."""
-    from clusters.connect import connect
+def expand(runs: Sequence[Path]) -> list[Path]:
+    """Name all runs that are meant: paths and URLs as they are, patterns, and lists of all of these.
 
-    def tell(event: Event) -> None:
-        if not quiet and event.kind not in ("submitted", "ended"):
-            print_error(f"{site.name}: {event.text}")
+    Parameters
+    ----------
+    runs : sequence of Path
+        ``run05001.mid.gz``; ``'data/run05*.mid.gz'``, where the shell has not done it; ``@runs.txt``, a file with one
+        of them a line, empty lines and those that begin with ``#`` apart.
 
-    logs = out / "jobs" / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return connect(site, workers=workers or None, logs=logs, notify=tell)
+    Returns
+    -------
+    list of Path
+        In that order, patterns sorted, each run once.
+
+    Raises
+    ------
+    InputError
+        A pattern that no file fits, or a list that cannot be read.
+    """
+    found: dict[Path, None] = {}
+    for run in runs:
+        name = str(run)
+        if name.startswith("@"):
+            try:
+                lines = Path(name[1:]).read_text().splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(f"the list of runs '{name[1:]}' cannot be read: {error}") from None
+            inner = [Path(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+            found.update(dict.fromkeys(expand(inner)))
+        elif any(sign in name for sign in "*?[") and not run.exists() and url_of(run) is None:
+            fitting = sorted(Path(path) for path in glob(name, recursive=True))  # noqa: PTH207  patterns may be absolute
+            if not fitting:
+                raise InputError(f"no file fits '{name}'")
+            found.update(dict.fromkeys(fitting))
+        else:
+            found[run] = None
+    return list(found)
 
 
 def _threads(workers: int, device: str) -> int:
@@ -178,9 +216,9 @@ def _outcomes(path: Path, camera: str | None, request: Request, watch: _Watch) -
             try:
                 yield _one(run, names[0] or None, request, watch)
             except CygnoError as error:
-                yield _failure(path, names[0] or None, error)
+                yield failure(path, names[0] or None, error)
     except CygnoError as error:
-        yield _failure(path, None, error)
+        yield failure(path, None, error)
 
 
 def _one(run: Run, camera: str | None, request: Request, watch: _Watch) -> Outcome:
@@ -206,8 +244,7 @@ def _one(run: Run, camera: str | None, request: Request, watch: _Watch) -> Outco
         response=request.response,
         recipe=request.recipe,
         camera=sensor.name,
-        # On this machine, a file that nobody has read is reconstructed by this process while it reads it.
-        client=request.client() if request.client and request.elsewhere else request.client,
+        client=request.client,
         threads=request.threads,
         device=request.device,
         block=request.block,
@@ -219,19 +256,12 @@ def _one(run: Run, camera: str | None, request: Request, watch: _Watch) -> Outco
     return {**result.summary, "resumed_frames": result.resumed}
 
 
-def _failure(path: Path, camera: str | None, error: CygnoError) -> Outcome:
-    text = str(error)
-    where = " ".join([str(path), *([camera] if camera else [])])
-    return {
-        "status": "failed",
-        "input": str(path),
-        "camera": camera,
-        "error": text if str(path) in text else f"{where}: {text}",
-        "kind": type(error).__name__,
-    }
-
-
 def _how_to_go_on(outcome: Outcome) -> str:
+    if "runs" in outcome:
+        return (
+            f"interrupted: {outcome['runs']} of {outcome['total']} runs have ended, "
+            f"{outcome['frames']} frames are committed; the same command goes on from there"
+        )
     name = Path(outcome["input"]).name
     if "frames" not in outcome:
         return f"interrupted before the first frame of {name}; the same command goes on from there"
@@ -244,7 +274,7 @@ def _how_to_go_on(outcome: Outcome) -> str:
 
 def print_outcomes(outcomes: list[Outcome]) -> None:
     """Print what became of each run."""
-    for outcome in outcomes:
+    for outcome in outcomes if len(outcomes) <= _IN_FULL else ():
         if outcome["status"] in ("failed", "interrupted"):
             continue
         frames, fresh = outcome["frames"], outcome["frames"] - outcome["resumed_frames"]
@@ -279,14 +309,28 @@ def print_outcomes(outcomes: list[Outcome]) -> None:
                 each["status"],
                 each.get("frames", ""),
                 each.get("clusters", ""),
+                _why(each),
             )
             for each in outcomes
+            if each["status"] != "interrupted"
         ]
-        print_table("runs", ("run", "camera", "status", "frames ", "clusters "), table)
+        print_table("runs", ("run", "camera", "status", "frames ", "clusters ", "why"), table)
+        count = Counter(each["status"] for each in outcomes)
+        print_line(", ".join(f"{number} {status}" for status, number in sorted(count.items())))
+
+
+def _why(outcome: Outcome) -> str:
+    """Say in a line why a run is not done, or not whole."""
+    if outcome["status"] == "failed":
+        return str(outcome["error"]).splitlines()[0]
+    kinds = Counter(fault["kind"] for fault in (*outcome.get("faults", ()), *outcome.get("pedestal_faults", ())))
+    return ", ".join(f"{number} x {kind}" for kind, number in sorted(kinds.items()))
 
 
 def _code(outcomes: list[Outcome]) -> int:
-    failures = {outcome["kind"] for outcome in outcomes if outcome["status"] == "failed"}
+    failures: set[str] = {outcome["kind"] for outcome in outcomes if outcome["status"] == "failed"}
+    if "bug" in failures:
+        return BUG
     if TransientError.__name__ in failures:
         return TRANSIENT
     if failures == {InputError.__name__} and all(outcome["status"] == "failed" for outcome in outcomes):

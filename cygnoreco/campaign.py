@@ -1,0 +1,475 @@
+"""Many runs on the workers of a Dask client: a window of runs slides over the list, and one bad run stops no other.
+
+The driver holds no frame, no table and no file: a run is planned by a worker, its blocks are made by any, and it is
+published by a worker. A run whose MIDAS file nobody has read is planned by reading it, which commits its blocks on the
+way. What is committed is on the disk; a second campaign does only what is missing.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cygnoreco.chain import check_camera
+from cygnoreco.dataset import begin, finished, locked
+from cygnoreco.driver import check_numbers, prepare, reconstruct, stop_at
+from cygnoreco.errors import CygnoError
+from cygnoreco.graph import Work, parts_array
+from cygnoreco.io.parts import Receipt, write_part
+from cygnoreco.io.source import beginning_of
+from cygnoreco.raw import open_run
+from cygnoreco.recipe import Recipe
+from cygnoreco.spread import check_cluster, first_pass, missing
+from cygnoreco.tables import empty_tables
+from cygnoreco.types import Fault
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for all runs alike; as for :func:`cygnoreco.reconstruct`, but every path as the workers see it.
+
+    Attributes
+    ----------
+    pedestal : Path
+        Saved pedestal, raw pedestal run, or a folder of those.
+    out : Path
+        Output folder.
+    recipe : Recipe
+        Recipe.
+    response : str or None
+        Lens response.
+    device : str
+        Device of the workers.
+    block : int
+        Frames a block.
+    force, strict : bool
+        Do it again; stop a run at its first fault.
+    """
+
+    pedestal: Path
+    out: Path
+    recipe: Recipe
+    response: str | None = None
+    device: str = "cpu"
+    block: int = 8
+    force: bool = False
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one camera of one run.
+
+    Attributes
+    ----------
+    path : str
+        The run, as it was named.
+    camera : str or None
+        Its camera; None if not even that is known.
+    summary : mapping or None
+        Of the finished result.
+    resumed : int
+        Frames that had been done before.
+    error : Exception or None
+        Why there is no result.
+    """
+
+    path: str
+    camera: str | None
+    summary: Mapping[str, Any] | None = None
+    resumed: int = 0
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a campaign is.
+
+    Attributes
+    ----------
+    runs, total : int
+        Runs that have ended, of all; a run with several cameras counts for each of them.
+    failed : int
+        Of those, without a result.
+    frames, known : int
+        Frames that are committed, of those known so far.
+    retried : int
+        Blocks that were done again in smaller pieces after their worker had died.
+    quarantined : int
+        Frames that were set aside because workers died of them.
+    blocks : int
+        Blocks that are committed.
+    bytes : int
+        Raw pixels that were read for them.
+    seconds : mapping
+        Wall seconds of the workers by stage.
+    waiting : int
+        Tasks that are with the scheduler.
+    """
+
+    runs: int = 0
+    total: int = 0
+    failed: int = 0
+    frames: int = 0
+    known: int = 0
+    retried: int = 0
+    quarantined: int = 0
+    blocks: int = 0
+    bytes: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    waiting: int = 0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a worker found out about a run.
+
+    Attributes
+    ----------
+    camera : str
+        The camera.
+    cameras : tuple of str
+        All that the run has.
+    frames, done : int
+        Frames of the camera, and those that are committed.
+    work : Work or None
+        What is to be done with the missing blocks; None if the result is there already.
+    bounds : tuple
+        Bounds of the missing blocks.
+    made : tuple of Receipt
+        Blocks that were committed on the way.
+    """
+
+    camera: str
+    cameras: tuple[str, ...]
+    frames: int
+    done: int
+    work: Work | None = None
+    bounds: tuple[tuple[int, int], ...] = ()
+    made: tuple[Receipt, ...] = ()
+
+
+def plan_run(path: str, camera: str | None, order: Order) -> Planned:
+    """Find out what is to be done with a run; a task of a worker.
+
+    Parameters
+    ----------
+    path : str
+        The run.
+    camera : str or None
+        The camera; by default the first one.
+    order : Order
+        What is asked for.
+
+    Raises
+    ------
+    CygnoError
+        The run, or the calibration, is not fit.
+    """
+    run = open_run(path)
+    known = run.known_cameras
+    sensor = run.camera(camera or (known[0].name if known else None))
+    check_camera(order.recipe, sensor)
+    plan = prepare(
+        run,
+        sensor,
+        pedestal=order.pedestal,
+        response=order.response,
+        recipe=order.recipe,
+        device=order.device,
+        folder=order.out,
+        here=False,
+    )
+    with locked(plan.dataset):
+        summary = None if order.force else finished(plan.dataset)
+        done = [] if summary is not None else begin(plan.dataset, plan.document, force=order.force)
+        made: list[Receipt] = []
+        if summary is None and beginning_of(run.source) is not None:
+            made = [each for each, _ in first_pass(run, plan.work, done, 1, order.block) if each is not None]
+    if order.strict:
+        stop_at(f"'{run.path}'", run.faults)
+        stop_at(f"the pedestal of run {plan.choice.pedestal_run}", plan.choice.pedestal_faults)
+    cameras = tuple(each.name for each in run.cameras)
+    frames = len(run.table(sensor.name))
+    if summary is not None:
+        return Planned(sensor.name, cameras, frames, frames)
+    before = sum(each.stop - each.start for each in done)
+    bounds = missing(0, frames, sorted(done + made), order.block)
+    return Planned(sensor.name, cameras, frames, before, plan.work, tuple(bounds), tuple(made))
+
+
+def publish_run(path: str, camera: str, order: Order) -> Mapping[str, Any]:
+    """Make the result of committed blocks, and give its summary; a task of a worker.
+
+    A block that is missing, or was damaged since, is done here. Whoever does it first wins: the others find it done.
+    """
+    result = reconstruct(
+        open_run(path),
+        pedestal=order.pedestal,
+        response=order.response,
+        recipe=order.recipe,
+        camera=camera,
+        device=order.device,
+        block=order.block,
+        out=order.out,
+        force=order.force,
+        keep_parts=True,
+        strict=order.strict,
+    )
+    return result.summary
+
+
+def quarantine(work: Work, frame: int, reason: str) -> None:
+    """Commit a part that says why a frame is not done; a task of a worker.
+
+    The event is missing in the result, and its fault is listed there.
+    """
+    table = open_run(work.ref.path, shapes=dict(work.ref.shapes)).table(work.ref.camera.name)
+    fault = Fault("quarantined", reason, frame=int(table["event"][frame]))
+    write_part(Path(work.folder), frame, frame + 1, empty_tables(), seconds={}, size=0, faults=(fault,))
+
+
+@dataclass
+class _Unit:
+    """One camera of one run on its way."""
+
+    path: str
+    camera: str | None
+    index: int  # in the order of the list: earlier ones go first
+    step: Literal["plan", "blocks", "publish"] = "plan"
+    planned: Planned | None = None
+    waiting: int = 0  # tasks
+    summary: Mapping[str, Any] | None = None
+    error: BaseException | None = None
+
+
+#: Tasks that a scheduler is given besides some for every worker: enough that a pool without workers is asked for some.
+_TASKS, _TASKS_A_WORKER = 32, 4
+
+
+def reconstruct_many(
+    runs: Iterable[str | Path],
+    order: Order,
+    client: Client,
+    *,
+    camera: str | None = None,
+    watch: Callable[[Standing], None] | None = None,
+) -> Generator[Outcome]:
+    """Reconstruct runs on the workers of a client.
+
+    Parameters
+    ----------
+    runs : iterable of str or Path
+        The runs, as the workers see them.
+    order : Order
+        What is asked for all of them.
+    client : distributed.Client
+        Its workers do everything. If its cluster has an attribute ``fault`` that is not None, there is no hope for
+        what is left.
+    camera : str, optional
+        Only this camera; by default all.
+    watch : callable, optional
+        Called with :class:`Standing` after every task, at most a few times a second.
+
+    Yields
+    ------
+    Outcome
+        For every camera of every run, in the order in which they end.
+
+    Raises
+    ------
+    InputError
+        A block of no frames.
+    """
+    check_numbers(order.block, 1)
+    yield from _Campaign(runs, order, client, camera, watch).go()
+
+
+class _Campaign:
+    """The state of :func:`reconstruct_many`."""
+
+    def __init__(
+        self,
+        runs: Iterable[str | Path],
+        order: Order,
+        client: Client,
+        camera: str | None,
+        watch: Callable[[Standing], None] | None,
+    ) -> None:
+        self._client = client
+        self._order = order
+        self._camera = camera
+        self._watch = watch
+        paths = [str(run) for run in runs]
+        self._units = deque(_Unit(path, camera, index) for index, path in enumerate(paths))
+        self._going = {id(unit): unit for unit in self._units}  # have not ended
+        self._ready: deque[_Unit] = deque()  # planned
+        self._events: queue.SimpleQueue[tuple[_Unit, Any, Future]] = queue.SimpleQueue()
+        self._held: dict[Future, None] = {}  # a future that nobody holds is forgotten by the scheduler
+        self._plans = 0
+        self._standing = Standing(total=len(paths))
+        self._seen = 0.0  # when the workers were counted
+        self._limit = _TASKS
+        self._told = 0.0
+
+    def go(self) -> Iterator[Outcome]:
+        """Do everything."""
+        try:
+            while self._units or self._ready or self._held:
+                self._fill()
+                unit, what, future = self._next()
+                self._held.pop(future)
+                unit.waiting -= 1
+                self._take(unit, what, future)
+                if not unit.waiting and (outcome := self._advance(unit)):
+                    self._add(runs=1, failed=int(outcome.error is not None))
+                    del self._going[id(unit)]
+                    yield outcome
+                self._tell(force=not self._held)
+        except CygnoError as fault:  # of the cluster: it is the end of all that is left
+            self._add(runs=len(self._going), failed=len(self._going))
+            yield from (Outcome(unit.path, unit.camera, error=fault) for unit in self._going.values())
+        finally:
+            self._client.cancel(list(self._held))
+
+    def _next(self) -> tuple[_Unit, Any, Future]:
+        while True:
+            try:
+                return self._events.get(timeout=1.0)
+            except queue.Empty:
+                check_cluster(self._client)
+                self._tell(force=True)
+
+    def _fill(self) -> None:
+        """Give the scheduler work, but not more than it needs: what it holds must not grow with the campaign."""
+        if time.monotonic() - self._seen > 1.0:
+            self._seen = time.monotonic()
+            workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+            self._limit = _TASKS + _TASKS_A_WORKER * workers
+        while self._ready and len(self._held) < self._limit:
+            unit = self._ready.popleft()
+            assert unit.planned is not None
+            self._submit_blocks(unit, unit.planned.bounds)
+        while self._units and self._plans < self._limit and len(self._ready) < self._limit:
+            unit = self._units.popleft()
+            self._plans += 1
+            self._submit(unit, "plan", plan_run, unit.path, unit.camera, self._order)
+
+    def _submit(self, unit: _Unit, what: Any, work: Callable[..., Any], *arguments: Any) -> None:
+        # Publishing comes before blocks, and blocks before plans: what is begun is ended.
+        priority = _RANKS[what] * _MANY - unit.index
+        future = self._client.submit(work, *arguments, pure=False, retries=2, priority=priority)
+        self._follow(unit, what, future)
+
+    def _submit_blocks(self, unit: _Unit, bounds: Iterable[tuple[int, int]]) -> None:
+        """Have blocks of a run done, in its order."""
+        from dask.base import annotate
+        from distributed import futures_of
+
+        assert unit.planned is not None
+        assert unit.planned.work is not None
+        cuts = tuple(bounds)
+        rank = _RANKS["blocks"] * _MANY - unit.index
+        with annotate(priority=lambda key: rank - key[1] / _MANY, retries=2):
+            parts = parts_array(unit.planned.work, cuts)
+        futures = {future.key: future for future in futures_of(self._client.persist(parts, optimize_graph=False))}
+        for index, each in enumerate(cuts):
+            self._follow(unit, each, futures[parts.name, index])
+
+    def _follow(self, unit: _Unit, what: Any, future: Future) -> None:
+        unit.waiting += 1
+        self._held[future] = None
+        future.add_done_callback(lambda done: self._events.put((unit, what, done)))
+
+    def _take(self, unit: _Unit, what: Any, future: Future) -> None:
+        """Note what a task has given."""
+        from distributed import KilledWorker
+
+        if what == "plan":
+            self._plans -= 1
+        error = future.exception()
+        if error is None:
+            self._note(unit, what, future.result())
+        elif isinstance(error, KilledWorker) and isinstance(what, tuple):
+            self._smaller(unit, what, error)
+        elif isinstance(error, CygnoError):
+            unit.error = unit.error or error
+        else:
+            text = "".join(traceback.format_exception_only(error)).strip()
+            unit.error = unit.error or error
+            unit.error.add_note(f"{unit.path}: {what}: {text}")
+
+    def _note(self, unit: _Unit, what: Any, result: Any) -> None:
+        if what == "plan":
+            unit.planned = result
+            unit.camera = result.camera
+            self._add(known=result.frames, frames=result.done)
+            for receipt in result.made:
+                self._note_block(receipt)
+            if self._camera is None and result.camera == result.cameras[0]:
+                others = [_Unit(unit.path, name, unit.index) for name in result.cameras[1:]]
+                self._units.extendleft(reversed(others))
+                self._going.update((id(other), other) for other in others)
+                self._add(total=len(others))
+        elif isinstance(what, tuple) and result is not None:
+            self._note_block(result[0])
+        elif what == "publish":
+            unit.summary = result
+
+    def _note_block(self, receipt: Receipt) -> None:
+        self._add(blocks=1, frames=receipt.stop - receipt.start, bytes=receipt.counts["bytes"])
+        seconds = Counter(self._standing.seconds)
+        seconds.update(receipt.seconds)
+        self._standing = replace(self._standing, seconds=seconds)
+
+    def _smaller(self, unit: _Unit, bounds: tuple[int, int], error: BaseException) -> None:
+        """Do a block of which workers died again frame by frame; set a frame aside of which they die alone."""
+        start, stop = bounds
+        if stop - start > 1:
+            self._add(retried=1)
+            self._submit_blocks(unit, [(frame, frame + 1) for frame in range(start, stop)])
+            return
+        self._add(quarantined=1, frames=1)
+        assert unit.planned is not None
+        reason = f"workers died of it again and again ({error})"
+        self._submit(unit, "quarantine", quarantine, unit.planned.work, start, reason)
+
+    def _advance(self, unit: _Unit) -> Outcome | None:
+        """Go on to the next step of a run, or say how it ended."""
+        planned = unit.planned
+        if unit.error is not None or planned is None:
+            return Outcome(unit.path, unit.camera, error=unit.error)
+        if unit.step == "plan" and planned.bounds:
+            unit.step = "blocks"
+            self._ready.append(unit)
+            return None
+        if unit.step != "publish":
+            unit.step = "publish"
+            order = self._order if planned.work is not None else replace(self._order, force=False)
+            self._submit(unit, "publish", publish_run, unit.path, planned.camera, order)
+            return None
+        return Outcome(unit.path, planned.camera, unit.summary, planned.done)
+
+    def _tell(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if self._watch and (force or now - self._told > 0.2):
+            self._told = now
+            self._watch(replace(self._standing, waiting=len(self._held)))
+
+    def _add(self, **counts: int) -> None:
+        now = self._standing
+        self._standing = replace(now, **{name: getattr(now, name) + more for name, more in counts.items()})
+
+
+#: More than there are runs in a campaign, and frames in a run.
+_MANY = 10_000_000
+_RANKS = {"plan": 0, "blocks": 1, "quarantine": 1, "publish": 2}
