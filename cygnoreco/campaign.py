@@ -14,20 +14,19 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from cygnoreco.alone import commit_alone, quarantine
 from cygnoreco.chain import check_camera
 from cygnoreco.dataset import begin, finished, locked
 from cygnoreco.driver import check_numbers, prepare, reconstruct, stop_at
 from cygnoreco.errors import CygnoError
 from cygnoreco.graph import Work, parts_array
-from cygnoreco.io.parts import Receipt, write_part
+from cygnoreco.io.parts import Receipt
 from cygnoreco.io.source import beginning_of
 from cygnoreco.raw import open_run
 from cygnoreco.recipe import Recipe
 from cygnoreco.spread import check_cluster, first_pass, missing
-from cygnoreco.tables import empty_tables
-from cygnoreco.types import Fault
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -103,7 +102,7 @@ class Standing:
     frames, known : int
         Frames that are committed, of those known so far.
     retried : int
-        Blocks that were done again in smaller pieces after their worker had died.
+        Blocks that were done again, frame by frame, after their workers had died.
     quarantined : int
         Frames that were set aside because workers died of them.
     blocks : int
@@ -228,14 +227,8 @@ def publish_run(path: str, camera: str, order: Order) -> Mapping[str, Any]:
     return result.summary
 
 
-def quarantine(work: Work, frame: int, reason: str) -> None:
-    """Commit a part that says why a frame is not done; a task of a worker.
-
-    The event is missing in the result, and its fault is listed there.
-    """
-    table = open_run(work.ref.path, shapes=dict(work.ref.shapes)).table(work.ref.camera.name)
-    fault = Fault("quarantined", reason, frame=int(table["event"][frame]))
-    write_part(Path(work.folder), frame, frame + 1, empty_tables(), seconds={}, size=0, faults=(fault,))
+#: A task of a unit: a word, and the frames that it is about.
+_What: TypeAlias = tuple[Any, ...]
 
 
 @dataclass
@@ -313,7 +306,7 @@ class _Campaign:
         self._units = deque(_Unit(path, camera, index) for index, path in enumerate(paths))
         self._going = {id(unit): unit for unit in self._units}  # have not ended
         self._ready: deque[_Unit] = deque()  # planned
-        self._events: queue.SimpleQueue[tuple[_Unit, Any, Future]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[_Unit, _What, Future]] = queue.SimpleQueue()
         self._held: dict[Future, None] = {}  # a future that nobody holds is forgotten by the scheduler
         self._plans = 0
         self._standing = Standing(total=len(paths))
@@ -341,7 +334,7 @@ class _Campaign:
         finally:
             self._client.cancel(list(self._held))
 
-    def _next(self) -> tuple[_Unit, Any, Future]:
+    def _next(self) -> tuple[_Unit, _What, Future]:
         while True:
             try:
                 return self._events.get(timeout=1.0)
@@ -362,11 +355,11 @@ class _Campaign:
         while self._units and self._plans < self._limit and len(self._ready) < self._limit:
             unit = self._units.popleft()
             self._plans += 1
-            self._submit(unit, "plan", plan_run, unit.path, unit.camera, self._order)
+            self._submit(unit, ("plan",), plan_run, unit.path, unit.camera, self._order)
 
-    def _submit(self, unit: _Unit, what: Any, work: Callable[..., Any], *arguments: Any) -> None:
+    def _submit(self, unit: _Unit, what: _What, work: Callable[..., Any], *arguments: Any) -> None:
         # Publishing comes before blocks, and blocks before plans: what is begun is ended.
-        priority = _RANKS[what] * _MANY - unit.index
+        priority = _RANKS[what[0]] * _MANY - unit.index
         future = self._client.submit(work, *arguments, pure=False, retries=2, priority=priority)
         self._follow(unit, what, future)
 
@@ -378,38 +371,40 @@ class _Campaign:
         assert unit.planned is not None
         assert unit.planned.work is not None
         cuts = tuple(bounds)
-        rank = _RANKS["blocks"] * _MANY - unit.index
+        rank = _RANKS["block"] * _MANY - unit.index
         with annotate(priority=lambda key: rank - key[1] / _MANY, retries=2):
             parts = parts_array(unit.planned.work, cuts)
         futures = {future.key: future for future in futures_of(self._client.persist(parts, optimize_graph=False))}
         for index, each in enumerate(cuts):
-            self._follow(unit, each, futures[parts.name, index])
+            self._follow(unit, ("block", *each), futures[parts.name, index])
 
-    def _follow(self, unit: _Unit, what: Any, future: Future) -> None:
+    def _follow(self, unit: _Unit, what: _What, future: Future) -> None:
         unit.waiting += 1
         self._held[future] = None
         future.add_done_callback(lambda done: self._events.put((unit, what, done)))
 
-    def _take(self, unit: _Unit, what: Any, future: Future) -> None:
+    def _take(self, unit: _Unit, what: _What, future: Future) -> None:
         """Note what a task has given."""
         from distributed import KilledWorker
 
-        if what == "plan":
+        if what[0] == "plan":
             self._plans -= 1
         error = future.exception()
         if error is None:
             self._note(unit, what, future.result())
-        elif isinstance(error, KilledWorker) and isinstance(what, tuple):
-            self._smaller(unit, what, error)
+        elif isinstance(error, KilledWorker) and what[0] == "block":
+            self._smaller(unit, what[1:])
+        elif isinstance(error, KilledWorker) and what[0] == "alone":
+            self._set_aside(unit, what[1:], error)
         elif isinstance(error, CygnoError):
             unit.error = unit.error or error
         else:
             text = "".join(traceback.format_exception_only(error)).strip()
             unit.error = unit.error or error
-            unit.error.add_note(f"{unit.path}: {what}: {text}")
+            unit.error.add_note(f"{unit.path}: {' '.join(map(str, what))}: {text}")
 
-    def _note(self, unit: _Unit, what: Any, result: Any) -> None:
-        if what == "plan":
+    def _note(self, unit: _Unit, what: _What, result: Any) -> None:
+        if what[0] == "plan":
             unit.planned = result
             unit.camera = result.camera
             self._add(known=result.frames, frames=result.done)
@@ -420,28 +415,32 @@ class _Campaign:
                 self._units.extendleft(reversed(others))
                 self._going.update((id(other), other) for other in others)
                 self._add(total=len(others))
-        elif isinstance(what, tuple) and result is not None:
-            self._note_block(result[0])
-        elif what == "publish":
+        elif what[0] == "publish":
             unit.summary = result
+        elif what[0] == "quarantine":
+            self._note_block(result)
+        else:
+            for receipt in result:
+                self._note_block(receipt)
 
     def _note_block(self, receipt: Receipt) -> None:
-        self._add(blocks=1, frames=receipt.stop - receipt.start, bytes=receipt.counts["bytes"])
+        aside = sum(fault.kind == "quarantined" for fault in receipt.faults)
+        self._add(blocks=1, frames=receipt.stop - receipt.start, bytes=receipt.counts["bytes"], quarantined=aside)
         seconds = Counter(self._standing.seconds)
         seconds.update(receipt.seconds)
         self._standing = replace(self._standing, seconds=seconds)
 
-    def _smaller(self, unit: _Unit, bounds: tuple[int, int], error: BaseException) -> None:
-        """Do a block of which workers died again frame by frame; set a frame aside of which they die alone."""
-        start, stop = bounds
-        if stop - start > 1:
-            self._add(retried=1)
-            self._submit_blocks(unit, [(frame, frame + 1) for frame in range(start, stop)])
-            return
-        self._add(quarantined=1, frames=1)
+    def _smaller(self, unit: _Unit, bounds: tuple[int, int]) -> None:
+        """Do a block of which workers have died again, with care; set aside what brings down even that."""
         assert unit.planned is not None
-        reason = f"workers died of it again and again ({error})"
-        self._submit(unit, "quarantine", quarantine, unit.planned.work, start, reason)
+        self._add(retried=1)
+        self._submit(unit, ("alone", *bounds), commit_alone, unit.planned.work, *bounds)
+
+    def _set_aside(self, unit: _Unit, bounds: tuple[int, int], error: BaseException) -> None:
+        assert unit.planned is not None
+        work, reason = unit.planned.work, f"workers died of it again and again: {error}"
+        for frame in range(*bounds):
+            self._submit(unit, ("quarantine", frame), quarantine, work, frame, reason)
 
     def _advance(self, unit: _Unit) -> Outcome | None:
         """Go on to the next step of a run, or say how it ended."""
@@ -455,7 +454,7 @@ class _Campaign:
         if unit.step != "publish":
             unit.step = "publish"
             order = self._order if planned.work is not None else replace(self._order, force=False)
-            self._submit(unit, "publish", publish_run, unit.path, planned.camera, order)
+            self._submit(unit, ("publish",), publish_run, unit.path, planned.camera, order)
             return None
         return Outcome(unit.path, planned.camera, unit.summary, planned.done)
 
@@ -472,4 +471,4 @@ class _Campaign:
 
 #: More than there are runs in a campaign, and frames in a run.
 _MANY = 10_000_000
-_RANKS = {"plan": 0, "blocks": 1, "quarantine": 1, "publish": 2}
+_RANKS = {"plan": 0, "block": 1, "alone": 1, "quarantine": 1, "publish": 2}

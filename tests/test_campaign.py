@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import dask
 import distributed  # has defaults of its own, which must be there before some are changed
@@ -24,7 +23,7 @@ from tests.conftest import SmallRuns
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[distributed.Client]:
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), local_client(2) as client:
+    with local_client(2) as client:
         assert client is not None
         yield client
 
@@ -151,43 +150,41 @@ def test_one_camera_can_be_asked_for(client: distributed.Client, order: Order, s
     assert isinstance(wrong.error, InputError)
 
 
-def _deadly(frame: int | None) -> Any:
-    """Plugin of the workers: they die of a frame."""
+DEADLY = """
+import os
+from pathlib import Path
+from cygnoreco import graph
 
-    class Deadly(distributed.WorkerPlugin):
-        name = "deadly"
+commit_block = graph.commit_block
 
-        def setup(self, worker: Any) -> None:
-            from cygnoreco import graph
+def commit(work, start, stop):
+    if start <= int(Path(__file__).with_name("frame").read_text()) < stop:
+        os._exit(137)
+    return commit_block(work, start, stop)
 
-            original = getattr(graph.commit_block, "original", graph.commit_block)
-
-            def commit(work: Any, start: int, stop: int) -> Any:
-                if frame is not None and start <= frame < stop:
-                    os._exit(137)
-                return original(work, start, stop)
-
-            commit.original = original  # type: ignore[attr-defined]
-            graph.commit_block = commit
-
-    return Deadly()
+graph.commit_block = commit
+"""
 
 
 @pytest.mark.slow
-def test_a_frame_of_which_workers_die_is_set_aside(client: distributed.Client, order: Order, seen: Path) -> None:
-    client.register_plugin(_deadly(6))
+def test_a_frame_of_which_workers_die_is_set_aside(
+    order: Order, seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(DEADLY)  # for every Python that the workers are, and start
+    (tmp_path / "frame").write_text("6")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     standings: list[Standing] = []
-    try:
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), local_client(2) as client:
+        assert client is not None
         outcome = only(reconstruct_many([seen], order, client, watch=standings.append))
-    finally:
-        client.register_plugin(_deadly(None))
     assert outcome.error is None
     assert outcome.summary is not None
     (fault,) = outcome.summary["faults"]
     assert (fault["kind"], fault["frame"]) == ("quarantined", 6)
-    assert "workers died of it" in fault["message"]
+    assert "exit code 137" in fault["message"]
     assert (outcome.summary["status"], outcome.summary["frames"]) == ("bad events", 13)
-    assert (standings[-1].retried, standings[-1].quarantined, standings[-1].frames) == (1, 1, 14)
+    assert standings[-1].retried >= 1  # an innocent block may have been at hand
+    assert (standings[-1].quarantined, standings[-1].frames) == (1, 14)
     assert load_tables(order.out / "reco_run00011_3D.root").events["event"].tolist() == [*range(6), *range(7, 14)]
 
 
