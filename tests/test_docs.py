@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from clusters.site import load_site
 from cygnoreco.recipe import Recipe
 from cygnoreco.types import CLUSTER_COLUMNS, EVENT_COLUMNS, REDPIX_COLUMNS, TIMING_COLUMNS, Column
 
@@ -125,6 +126,13 @@ def test_toml_of_the_recipes_page_is_a_recipe(tmp_path: Path) -> None:
     assert recipe.clustering == "dbscan"
     assert recipe["suppress"]["nsigma"] == 1.2
     assert recipe["accept"]["ymin"] is None
+
+
+def test_toml_of_the_clusters_page_is_a_site(tmp_path: Path) -> None:
+    (block,) = code_blocks(ROOT / "docs" / "clusters.md", "toml")
+    (tmp_path / "centre.toml").write_text(block)
+    site = load_site(tmp_path / "centre.toml")
+    assert (site.kind, site.job.wall_time, site.workers.maximum) == ("htcondor", 86400.0, 500)
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
