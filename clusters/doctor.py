@@ -156,7 +156,14 @@ async def _probe(
         writer.close()
 
     host = site.scheduler.host or get_ip()
-    server = await asyncio.start_server(hear, site.scheduler.host, site.scheduler.port)
+    try:
+        server = await asyncio.start_server(hear, site.scheduler.host, site.scheduler.port)
+    except OSError as error:
+        say(
+            "address", False, f"{host}:{site.scheduler.port}: {error.strerror or error}",
+            "`scheduler.host` is an address of this machine, and `scheduler.port` a free port, or 0",
+        )  # fmt: skip
+        return checks
     port = server.sockets[0].getsockname()[1]
     tag = f"cygno-probe-{uuid.uuid4().hex[:12]}"
     mine = f'{TAG} == "{tag}"'

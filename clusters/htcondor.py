@@ -232,7 +232,7 @@ class PoolCluster(HTCondorCluster):
             return None
         if self._health.away is not None:
             self._announce("back", f"{self._schedd} answers again")
-        return {ad[SLOT]: _job_of(ad) for ad in ads if SLOT in ad}
+        return {ad[SLOT]: job_of(ad) for ad in ads if SLOT in ad}
 
     @property
     def _constraint(self) -> str:
@@ -316,8 +316,8 @@ class PoolCluster(HTCondorCluster):
         name, text = lost.slot.name, lost.reason
         if lost.kind == "gone":
             with contextlib.suppress(PoolError):
-                ads = await self._schedd.history(f'{self._constraint} && {SLOT} == "{name}"', _HISTORY, 1)
-                text = "; ".join([text, *(_end_of(ad) for ad in ads)])
+                ads = await self._schedd.history(f'{self._constraint} && {SLOT} == "{name}"', HISTORY, 1)
+                text = "; ".join([text, *(end_of(ad) for ad in ads)])
                 self._health = replace(self._health, last=text)
         self._last_lost = name
         self._announce(lost.kind, text, name, log=self._log_of(name))
@@ -341,17 +341,19 @@ class PoolCluster(HTCondorCluster):
 
 _UNFINISHED = ("waiting", "queued", "no-worker", "processing")
 _PROJECTION = [SLOT, "ClusterId", "ProcId", "JobStatus", "HoldReason", "RemoveReason"]
-_HISTORY = ["RemoveReason", "LastHoldReason", "ExitCode", "ExitSignal", "LastRemoteHost"]
+#: What :func:`end_of` wants to know.
+HISTORY = ["RemoveReason", "LastHoldReason", "ExitCode", "ExitSignal", "LastRemoteHost"]
 
 
-def _job_of(ad: dict[str, Any]) -> watch.Job:
+def job_of(ad: dict[str, Any]) -> watch.Job:
+    """Say what a job in the queue is, by attributes of ``_PROJECTION``."""
     state = watch.STATES.get(ad["JobStatus"], "running")
     number = f"{ad['ClusterId']}.{ad['ProcId']}"
     reason = {"held": "HoldReason", "removed": "RemoveReason"}.get(state, "")
     return watch.Job(number, state, str(ad.get(reason, "")))
 
 
-def _end_of(ad: dict[str, Any]) -> str:
+def end_of(ad: dict[str, Any]) -> str:
     """Say how a job ended, from its history."""
     names = {
         "RemoveReason": "removed: {}", "LastHoldReason": "was held: {}", "ExitCode": "exit code {}",
@@ -380,9 +382,29 @@ def probe_description(site: Site, tag: str, folder: Path, arguments: list[str], 
     lease : float
         UNIX seconds at which the pool removes it.
     """
-    arguments_of_job = _of_jobs(site, tag, folder)
-    job = _Job("tcp://nobody:0", name="probe", **arguments_of_job)
-    job._command_template = shlex.join([*arguments_of_job["python"].split(), "-m", "clusters.probe", *arguments])
+    return single_description(site, tag, folder, "probe", ["clusters.probe", *arguments], lease, {})
+
+
+def single_description(
+    site: Site, tag: str, folder: Path, name: str, module: list[str], lease: float, policy: dict[str, Any]
+) -> str:
+    """Submit file of a job that is like a worker's, but runs a module of Python.
+
+    Parameters
+    ----------
+    site, tag, folder, lease
+        As for :func:`probe_description`.
+    name : str
+        Its slot, and the name of its logs.
+    module : list of str
+        The module and its arguments.
+    policy : dict
+        Submit commands that differ from a worker's; those of the site win.
+    """
+    of_job = _of_jobs(site, tag, folder)
+    of_job["job_extra_directives"] = {**of_job["job_extra_directives"], **policy, **site.job.submit}
+    job = _Job("tcp://nobody:0", name=name, **of_job)
+    job._command_template = shlex.join([*of_job["python"].split(), "-m", *module])
     return job.description(lease)
 
 

@@ -107,18 +107,35 @@ class Job(_Section):
 
 
 class Scheduler(_Section):
-    """Where workers find the driver's scheduler.
+    """Where the scheduler runs, and where workers find it.
 
     Attributes
     ----------
+    where : {'driver', 'pool'}
+        In the driver's process, which workers must reach; or in a job of the pool that runs the whole campaign, for a
+        driver that they cannot reach, behind NAT say (:mod:`clusters.inside`).
     host : str or None
-        Address of this machine as the pool sees it; by default the one of its network interface.
+        Address of its machine as the pool sees it; by default the one of its network interface.
     port : int
         Port; 0 for any that is free.
+    cores : int
+        Of the job, if there is one.
+    memory : int
+        Bytes, likewise.
     """
 
+    where: Literal["driver", "pool"] = "driver"
     host: str | None = None
     port: Annotated[int, Field(ge=0, le=65535)] = 0
+    cores: Positive = 1
+    memory: Bytes = parse_bytes("2 GB")
+
+    @model_validator(mode="after")
+    def _of_a_job(self) -> Scheduler:
+        odd = sorted(self.model_fields_set & {"cores", "memory"})
+        if self.where == "driver" and odd:
+            raise ValueError(f"{' and '.join(odd)} are of the scheduler's job: expected where = 'pool' with them")
+        return self
 
 
 class Workers(_Section):
@@ -219,6 +236,12 @@ class Site(_Section):
     scheduler: Scheduler = Scheduler()
     workers: Workers = Workers()
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _has_a_pool(self) -> Site:
+        if self.kind == "local" and self.scheduler.where == "pool":
+            raise ValueError("scheduler.where = 'pool' on this machine: expected 'driver', or kind = 'htcondor'")
+        return self
 
 
 def load_site(name: str | Path | Site) -> Site:
