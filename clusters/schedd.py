@@ -124,4 +124,5 @@ def _environment(pool: Pool) -> dict[str, str]:
     if pool.token is not None:
         environment["_CONDOR_SEC_TOKEN_DIRECTORY"] = str(pool.token.parent)  # for an IDTOKEN
         environment["BEARER_TOKEN_FILE"] = str(pool.token)  # for a SciToken
+        environment["_CONDOR_SEC_CLIENT_AUTHENTICATION_METHODS"] = "IDTOKENS, SCITOKENS"  # and by nothing else
     return environment
