@@ -9,10 +9,9 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
-from cygnoreco.graph import Work, commit_block
-from cygnoreco.io.parts import Receipt, write_part
+from cygnoreco.graph import Work, commit, commit_block
+from cygnoreco.io.parts import Receipt
 from cygnoreco.raw import open_run
 from cygnoreco.tables import empty_tables
 from cygnoreco.types import Fault
@@ -64,7 +63,7 @@ def quarantine(work: Work, frame: int, reason: str) -> Receipt:
     """
     table = open_run(work.ref.path, shapes=dict(work.ref.shapes)).table(work.ref.camera.name)
     fault = Fault("quarantined", reason, frame=int(table["event"][frame]))
-    return write_part(Path(work.folder), frame, frame + 1, empty_tables(), seconds={}, size=0, faults=(fault,))
+    return commit(work, frame, frame + 1, empty_tables(), seconds={}, size=0, faults=(fault,))
 
 
 if __name__ == "__main__":

@@ -12,17 +12,22 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from cygnoreco import elsewhere
 from cygnoreco.alone import commit_alone, quarantine
 from cygnoreco.chain import check_camera
 from cygnoreco.dataset import begin, finished, locked
 from cygnoreco.driver import check_numbers, prepare, reconstruct, stop_at
+from cygnoreco.elsewhere import Place
 from cygnoreco.errors import CygnoError
 from cygnoreco.graph import Work, parts_array
+from cygnoreco.io import objects
 from cygnoreco.io.parts import Receipt
+from cygnoreco.io.remote import url_of
 from cygnoreco.io.source import beginning_of
 from cygnoreco.raw import open_run
 from cygnoreco.recipe import Recipe
@@ -178,22 +183,31 @@ def plan_run(path: str, camera: str | None, order: Order) -> Planned:
     known = run.known_cameras
     sensor = run.camera(camera or (known[0].name if known else None))
     check_camera(order.recipe, sensor)
-    plan = prepare(
-        run,
-        sensor,
-        pedestal=order.pedestal,
-        response=order.response,
-        recipe=order.recipe,
-        device=order.device,
-        folder=order.out,
-        here=False,
-    )
-    with locked(plan.dataset):
-        summary = None if order.force else finished(plan.dataset)
-        done = [] if summary is not None else begin(plan.dataset, plan.document, force=order.force)
-        made: list[Receipt] = []
-        if summary is None and beginning_of(run.source) is not None:
-            made = [each for each, _ in first_pass(run, plan.work, done, 1, order.block) if each is not None]
+    with _output(order) as (folder, url):
+        plan = prepare(
+            run,
+            sensor,
+            pedestal=order.pedestal,
+            response=order.response,
+            recipe=order.recipe,
+            device=order.device,
+            folder=folder,
+            here=False,
+        )
+        place = Place(url, plan.dataset) if url else None
+        work = plan.work
+        with locked(plan.dataset):
+            looked = elsewhere.finished(place) if place else finished(plan.dataset)
+            summary = None if order.force else looked
+            done = [] if summary is not None else begin(plan.dataset, plan.document, force=order.force)
+            if place and summary is None:
+                done = elsewhere.begin(place, plan.document, force=order.force)
+                work = replace(work, folder=place.parts, calibration=elsewhere.share(place, work.calibration))
+            made: list[Receipt] = []
+            if summary is None and beginning_of(run.source) is not None:
+                made = [each for each, _ in first_pass(run, plan.work, done, 1, order.block) if each is not None]
+                if place:
+                    elsewhere.send_parts(place)
     if order.strict:
         stop_at(f"'{run.path}'", run.faults)
         stop_at(f"the pedestal of run {plan.choice.pedestal_run}", plan.choice.pedestal_faults)
@@ -203,7 +217,18 @@ def plan_run(path: str, camera: str | None, order: Order) -> Planned:
         return Planned(sensor.name, cameras, frames, frames)
     before = sum(each.stop - each.start for each in done)
     bounds = missing(0, frames, sorted(done + made), order.block)
-    return Planned(sensor.name, cameras, frames, before, plan.work, tuple(bounds), tuple(made))
+    return Planned(sensor.name, cameras, frames, before, work, tuple(bounds), tuple(made))
+
+
+@contextmanager
+def _output(order: Order) -> Iterator[tuple[Path, str | None]]:
+    """Give the output folder; of one in a store, a folder that stands for it on this machine, and its URL."""
+    url = url_of(order.out)
+    if url is None:
+        yield order.out, None
+        return
+    with objects.staging() as folder:
+        yield folder, url.rstrip("/")
 
 
 def publish_run(path: str, camera: str, order: Order) -> Mapping[str, Any]:
@@ -211,20 +236,42 @@ def publish_run(path: str, camera: str, order: Order) -> Mapping[str, Any]:
 
     A block that is missing, or was damaged since, is done here. Whoever does it first wins: the others find it done.
     """
-    result = reconstruct(
-        open_run(path),
-        pedestal=order.pedestal,
-        response=order.response,
-        recipe=order.recipe,
-        camera=camera,
-        device=order.device,
-        block=order.block,
-        out=order.out,
-        force=order.force,
-        keep_parts=True,
-        strict=order.strict,
-    )
-    return result.summary
+    run = open_run(path)
+    with _output(order) as (folder, url):
+        place = None
+        if url:
+            plan = prepare(
+                run,
+                run.camera(camera),
+                pedestal=order.pedestal,
+                response=order.response,
+                recipe=order.recipe,
+                device=order.device,
+                folder=folder,
+                here=True,
+            )
+            place = Place(url, plan.dataset)
+            if not order.force and (summary := elsewhere.finished(place)):
+                return summary
+            elsewhere.fetch_parts(place)
+        result = reconstruct(
+            run,
+            pedestal=order.pedestal,
+            response=order.response,
+            recipe=order.recipe,
+            camera=camera,
+            device=order.device,
+            block=order.block,
+            out=folder,
+            force=order.force,
+            keep_parts=True,
+            strict=order.strict,
+        )
+        if place is None:
+            return result.summary
+        elsewhere.publish(place)
+        names = {"output": f"{url}/{place.dataset.official.name}", "dataset": place.url}
+        return {**result.summary, **names}
 
 
 #: A task of a unit: a word, and the frames that it is about.

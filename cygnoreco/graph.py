@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,15 @@ from cygnoreco.calib.response import Response, load_response
 from cygnoreco.chain import STEPS, Calibration, calibrate, check_camera, correct
 from cygnoreco.device import Device, needs_maps, reconstruct_block, resolve_device
 from cygnoreco.errors import DataError, InputError, nearest
+from cygnoreco.io import objects
 from cygnoreco.io.opening import open_source
 from cygnoreco.io.parts import Receipt, write_part
+from cygnoreco.io.remote import url_of
 from cygnoreco.io.source import Block, Source, read_frames, read_packed_frames
 from cygnoreco.kernels.scratch import scratch
 from cygnoreco.lineage import canonical_json
 from cygnoreco.recipe import Recipe
+from cygnoreco.tables import Tables
 from cygnoreco.types import Camera, Fault, Frames, PackedFrames
 
 if TYPE_CHECKING:
@@ -79,7 +82,7 @@ class Work:
     run, pedestal_run : int
         Run numbers for the tables.
     folder : str
-        Where parts are committed.
+        Where parts are committed: a folder, or the URL of one.
     device : str
         ``cpu`` or ``cuda:0`` and so on, as :func:`cygnoreco.device.resolve_device` takes it.
     """
@@ -366,14 +369,28 @@ def _make(
         run=work.run,
         pedestal_run=work.pedestal_run,
     )
-    return write_part(
-        Path(work.folder),
-        *bounds,
-        tables,
-        seconds={"read": read_s, **seconds},
-        size=2 * math.prod(frames.shape),
-        faults=faults,
-    )
+    size = 2 * math.prod(frames.shape)
+    return commit(work, *bounds, tables, seconds={"read": read_s, **seconds}, size=size, faults=faults)
+
+
+def commit(
+    work: Work,
+    start: int,
+    stop: int,
+    tables: Tables,
+    *,
+    seconds: Mapping[str, float],
+    size: int,
+    faults: tuple[Fault, ...] = (),
+) -> Receipt:
+    """Commit a part where the work wants it; parameters as for :func:`cygnoreco.io.parts.write_part`."""
+    if url_of(work.folder) is None:
+        return write_part(Path(work.folder), start, stop, tables, seconds=seconds, size=size, faults=faults)
+    with objects.staging() as folder:
+        receipt = write_part(folder, start, stop, tables, seconds=seconds, size=size, faults=faults)
+        url = f"{work.folder}/{Path(receipt.path).name}"
+        objects.put(Path(receipt.path), url)
+    return replace(receipt, path=url)
 
 
 def _load(ref: RunRef, bounds: Bounds, block_id: tuple[int, ...] | None = None) -> Frames:
@@ -417,9 +434,17 @@ def _open(ref: RunRef) -> Source:
     return source
 
 
+def _pedestal(path: str) -> Pedestal:
+    if url_of(path) is None:
+        return Pedestal.load(Path(path))
+    with objects.staging() as folder:
+        objects.get(path, folder / Path(path).name)
+        return Pedestal.load(folder / Path(path).name)
+
+
 @_once(2)
 def _calibrate(shape: tuple[int, int], origin: str, calibration: CalibrationRef, maps: bool) -> Calibration:
-    pedestal = Pedestal.load(Path(calibration.pedestal))
+    pedestal = _pedestal(calibration.pedestal)
     response = load_response(calibration.response, shape, **calibration.recipe["response"])
     for what, found, expected in (
         ("pedestal", pedestal.digest, calibration.pedestal_digest),

@@ -13,6 +13,8 @@ import pytest
 from cygnoreco.errors import InputError
 from tests.services.condor import condor as condor  # fixtures
 from tests.services.condor import condor_pool as condor_pool
+from tests.services.s3 import bucket as bucket
+from tests.services.s3 import rgw as rgw
 
 
 @pytest.fixture(scope="session", autouse=True)

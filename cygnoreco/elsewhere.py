@@ -1,0 +1,120 @@
+"""A dataset in an object store: the steps of a run whose output folder is a URL.
+
+Each step works on a folder of its own machine, as it would with a local output folder, and brings what it made to the
+store. There, the layout is the same (:mod:`cygnoreco.dataset`), but the official name is a copy. A result counts when
+its summary is there, which is sent last; parts are removed after that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cygnoreco.dataset import Dataset
+from cygnoreco.graph import CalibrationRef
+from cygnoreco.io import objects
+from cygnoreco.io.parts import Receipt
+
+_PART = re.compile(r"parts/(frames-(\d{6})-(\d{6})\.part\.npz)")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dataset is in a store.
+
+    Attributes
+    ----------
+    out : str
+        URL of the output folder.
+    dataset : Dataset
+        The same dataset in a folder of this machine.
+    """
+
+    out: str
+    dataset: Dataset
+
+    @property
+    def url(self) -> str:
+        """URL of the dataset."""
+        return f"{self.out}/datasets/{self.dataset.folder.name}"
+
+    @property
+    def parts(self) -> str:
+        """URL of its parts."""
+        return f"{self.url}/parts"
+
+
+def finished(place: Place) -> dict[str, Any] | None:
+    """Summary of a whole result, or None: every file that it names must be there with its size."""
+    there = objects.names(place.url)
+    if "result/summary.json" not in there:
+        return None
+    with objects.staging() as folder:
+        objects.get(f"{place.url}/result/summary.json", folder / "summary.json")
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    whole = all(there.get(f"result/{name}") == each["bytes"] for name, each in summary["files"].items())
+    if not whole or f"result/{place.dataset.name}.zarr/zarr.json" not in there:
+        return None
+    objects.remove(filter(_PART.fullmatch, there), place.url)
+    return summary
+
+
+def begin(place: Place, lineage: Mapping[str, Any], *, force: bool) -> list[Receipt]:
+    """Find the committed parts; with ``force`` remove them, and any result, first.
+
+    Returns
+    -------
+    list of Receipt
+        Frames alone; whether a part is sound shows when it is merged, and then it is made again.
+    """
+    there = objects.names(place.url)
+    if force:
+        objects.remove(sorted(there, key=lambda name: "summary" not in name), place.url)  # by it a result counts
+        there = {}
+    with objects.staging() as folder:
+        path = folder / "lineage.json"
+        path.write_text(json.dumps(lineage, indent=2, sort_keys=True) + "\n")
+        objects.put_all({"lineage.json": path}, place.url)
+    matches = filter(None, map(_PART.fullmatch, there))
+    parts = [Receipt(int(each[2]), int(each[3]), f"{place.parts}/{each[1]}", {}, {}) for each in matches]
+    kept: list[Receipt] = []
+    for part in sorted(parts, key=lambda each: (each.start - each.stop, each.start)):
+        if all(part.stop <= other.start or part.start >= other.stop for other in kept):
+            kept.append(part)
+    return sorted(kept)
+
+
+def share(place: Place, reference: CalibrationRef) -> CalibrationRef:
+    """Bring a pedestal to the store, from where every worker takes it."""
+    path = Path(reference.pedestal)
+    url = f"{place.out}/calibration/{path.name}"
+    objects.put(path, url)
+    return replace(reference, pedestal=url)
+
+
+def send_parts(place: Place) -> None:
+    """Bring the parts of the local dataset to the store."""
+    for path in sorted(place.dataset.parts.glob("frames-*.part.npz")):
+        objects.put(path, f"{place.parts}/{path.name}")
+
+
+def fetch_parts(place: Place) -> None:
+    """Bring the parts in the store to the local dataset."""
+    for name in objects.names(place.url):
+        if match := _PART.fullmatch(name):
+            objects.get(f"{place.url}/{name}", place.dataset.parts / match[1])
+
+
+def publish(place: Place) -> None:
+    """Bring the finished local result to the store: its summary last, and then the parts go."""
+    result = place.dataset.result
+    files = {path.relative_to(result).as_posix(): path for path in sorted(result.rglob("*")) if path.is_file()}
+    summary = {"summary.json": files.pop("summary.json")}
+    objects.put_all(files, f"{place.url}/result")
+    objects.put_all({place.dataset.official.name: place.dataset.root_file}, place.out)
+    objects.put_all(summary, f"{place.url}/result")
+    finished(place)
