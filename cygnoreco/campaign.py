@@ -24,14 +24,16 @@ from cygnoreco.dataset import begin, finished, locked
 from cygnoreco.driver import check_numbers, prepare, reconstruct, stop_at
 from cygnoreco.elsewhere import Place
 from cygnoreco.errors import CygnoError
-from cygnoreco.graph import Work, parts_array
+from cygnoreco.graph import Work, at_hand, parts_array
 from cygnoreco.io import objects
 from cygnoreco.io.parts import Receipt
 from cygnoreco.io.remote import url_of
 from cygnoreco.io.source import beginning_of
+from cygnoreco.plan import check_memory
 from cygnoreco.raw import open_run
 from cygnoreco.recipe import Recipe
 from cygnoreco.spread import check_cluster, first_pass, missing
+from cygnoreco.types import Camera
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -183,6 +185,7 @@ def plan_run(path: str, camera: str | None, order: Order) -> Planned:
     known = run.known_cameras
     sensor = run.camera(camera or (known[0].name if known else None))
     check_camera(order.recipe, sensor)
+    _check_memory(sensor, order)
     with _output(order) as (folder, url):
         plan = prepare(
             run,
@@ -205,7 +208,8 @@ def plan_run(path: str, camera: str | None, order: Order) -> Planned:
                 work = replace(work, folder=place.parts, calibration=elsewhere.share(place, work.calibration))
             made: list[Receipt] = []
             if summary is None and beginning_of(run.source) is not None:
-                made = [each for each, _ in first_pass(run, plan.work, done, 1, order.block) if each is not None]
+                with at_hand(plan.choice, plan.work):
+                    made = [each for each, _ in first_pass(run, plan.work, done, 1, order.block) if each is not None]
                 if place:
                     elsewhere.send_parts(place)
     if order.strict:
@@ -218,6 +222,25 @@ def plan_run(path: str, camera: str | None, order: Order) -> Planned:
     before = sum(each.stop - each.start for each in done)
     bounds = missing(0, frames, sorted(done + made), order.block)
     return Planned(sensor.name, cameras, frames, before, work, tuple(bounds), tuple(made))
+
+
+def _check_memory(sensor: Camera, order: Order) -> None:
+    """Refuse blocks that this worker has no memory for, before one is tried; InputError."""
+    from distributed import get_worker
+
+    try:
+        limit = get_worker().memory_manager.memory_limit
+    except ValueError:  # not in a worker
+        limit = None
+    if limit is not None:
+        # Dask pauses a worker that has more, and memory that is used again is never given back.
+        check_memory(
+            sensor, order.block, order.recipe, available=int(limit * _USABLE), device=order.device, role="campaign"
+        )
+
+
+#: Of a worker's memory, before Dask pauses it.
+_USABLE = 0.8
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from cygnoreco.graph import CalibrationChoice, Work, at_hand, choose_calibration
 from cygnoreco.io.parts import Receipt
 from cygnoreco.io.source import beginning_of
 from cygnoreco.lineage import key_of, lineage
+from cygnoreco.plan import NOISE, available_memory, check_memory
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
 from cygnoreco.spread import Made, Workers, by_number, first_pass, missing
@@ -161,6 +162,8 @@ def reconstruct(
     if client is None or callable(client):  # workers elsewhere look for themselves
         chosen = plan_device(device, sensor, block, recipe, at_once=threads)
         device, computed_on = chosen.name, chosen.description
+        if chosen.kind == "cpu":
+            check_memory(sensor, block, recipe, available=available_memory(), threads=threads, occupancy=NOISE)
     with _folder(out) as folder:
         plan = prepare(
             run,

@@ -201,3 +201,15 @@ def test_a_cluster_without_hope_ends_what_is_left(order: Order, seen: Path, tmp_
 def test_a_block_of_no_frames_is_refused(client: distributed.Client, order: Order, seen: Path) -> None:
     with pytest.raises(InputError, match="block = 0"):
         list(reconstruct_many([seen], replace(order, block=0), client))
+
+
+def test_blocks_that_do_not_fit_a_worker_are_refused(order: Order, seen: Path) -> None:
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit="400MB", processes=False
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as small,
+    ):
+        outcome = only(reconstruct_many([seen], replace(order, block=5000), small))
+    assert isinstance(outcome.error, InputError)
+    assert "block" in str(outcome.error)
