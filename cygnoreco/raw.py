@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cygnoreco.errors import InputError, nearest
 from cygnoreco.io.opening import open_source
-from cygnoreco.io.remote import full_name
+from cygnoreco.io.remote import full_name, public_url, url_of
 from cygnoreco.io.source import Source, beginning_of
 from cygnoreco.types import Camera, Fault, Frames
 
@@ -35,16 +35,19 @@ class Run:
         Shapes of cameras that the user declared, by bank name.
     cache : Path or None
         Folder of indices.
+    named : Path or None
+        What the user calls the run, where that is not the path of the source: its URL.
     """
 
     source: Source
     shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     cache: Path | None = None
+    named: Path | None = None
 
     @property
     def path(self) -> Path:
-        """The file."""
-        return self.source.path
+        """The file, or its URL: workers elsewhere fetch a copy of their own. A presigned URL is not told to anybody."""
+        return self.named or self.source.path
 
     @property
     def number(self) -> int:
@@ -196,7 +199,8 @@ def open_run(
     Parameters
     ----------
     path : str or Path
-        The file, or the folder of a Zarr store.
+        The file, or the folder of a Zarr store; or the URL of either, where a file is fetched first
+        (:func:`cygnoreco.io.fetch.fetched`).
     shapes : mapping, optional
         Shape (rows, columns) by bank name of cameras whose sensor is none of the field's.
     cache : Path, optional
@@ -206,5 +210,9 @@ def open_run(
     ------
     InputError
         No such file, or not a raw run.
+    TransientError
+        The store behind a URL does not answer.
     """
-    return Run(open_source(Path(path), shapes=shapes, cache=cache), dict(shapes or {}), cache)
+    url = url_of(path)
+    named = Path(url) if url is not None and public_url(url) == url else None
+    return Run(open_source(Path(path), shapes=shapes, cache=cache), dict(shapes or {}), cache, named)

@@ -16,7 +16,7 @@ from cygnoreco.errors import CygnoError, InputError
 from cygnoreco.image.orient import Orientation
 from cygnoreco.io.odb import lookup
 from cygnoreco.io.opening import open_source, settings_of
-from cygnoreco.io.remote import url_of
+from cygnoreco.io.remote import file_url, public_url, url_of
 from cygnoreco.io.source import Buffers, Source, beginning_of, blocks, read_ahead
 from cygnoreco.types import Camera, Fault, Frames
 
@@ -42,8 +42,8 @@ def find_pedestal(
     Parameters
     ----------
     which : Pedestal, str or Path
-        A pedestal; a raw pedestal run; a saved pedestal, ours or ``pedmap_run*_rebin1.root``; or a folder of those,
-        of which the latest valid one not after the run is taken.
+        A pedestal; a raw pedestal run; a saved pedestal, ours or ``pedmap_run*_rebin1.root``, these also by URL; or a
+        local folder of those, of which the latest valid one not after the run is taken.
     run : int
         Run number.
     camera : Camera
@@ -90,7 +90,7 @@ def load_or_make(
     Parameters
     ----------
     path : Path
-        A raw run, a Zarr copy by its URL included, or a saved map.
+        A raw run or a saved map, both also by URL.
     camera : Camera
         The camera wanted of a raw run.
     orientation, cache, progress
@@ -104,8 +104,12 @@ def load_or_make(
     remote = url_of(path) is not None
     if not remote and not path.exists():
         raise InputError(f"no pedestal at '{path}'")
-    if is_saved_map(path) and not remote:
-        return Pedestal.load(path, camera=camera.name, orientation=orientation)
+    url = file_url(path)
+    if is_saved_map(Path(public_url(url)) if url else path):
+        from cygnoreco.io.fetch import borrowed
+
+        with borrowed(path) as local:
+            return Pedestal.load(local, camera=camera.name, orientation=orientation)
     source = open_source(path)
     stored = (cache or cache_folder()) / f"pedestal-{source.digest[:24]}-{camera.name}.npz"
     try:
@@ -117,7 +121,7 @@ def load_or_make(
     try:
         pedestal.save(stored)
     except OSError as error:
-        _LOG.debug("the pedestal of %s is not kept: %s", path, error)
+        _LOG.debug("the pedestal of %s is not kept: %s", source.path, error)
     return pedestal
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from cygnoreco.errors import DataError, InputError
 from cygnoreco.io.convert import verify_copy
+from cygnoreco.io.fetch import borrowed
 from cygnoreco.io.midas import INTERNAL_EVENTS, bank_name
 from cygnoreco.io.midas_index import MidasIndex, load_index
 from cygnoreco.io.midas_source import MidasSource, source_of
@@ -182,11 +183,11 @@ def event_lines(path: str | os.PathLike[str], *, cache: str | os.PathLike[str] |
     DataError
         There is no event in it.
     """
-    path = Path(path)
-    container = container_of(path)
-    if container != "midas":
-        raise InputError(f"{path}: only MIDAS files have events to list, this is {container}")
-    index = load_index(path, Path(cache) if cache is not None else None)
+    with borrowed(path) as local:
+        container = container_of(local)
+        if container != "midas":
+            raise InputError(f"{local}: only MIDAS files have events to list, this is {container}")
+        index = load_index(local, Path(cache) if cache is not None else None)
     yield EVENT_LINES_HEADER
     first = np.searchsorted(index.banks["event"], np.arange(len(index.events) + 1))
     for row, event in enumerate(index.events):
@@ -236,10 +237,13 @@ def verify_run(
 
     Arguments and errors are those of :func:`cygnoreco.io.opening.open_source`; what is wrong inside is in the result.
     """
-    path = Path(path)
+    with borrowed(path) as local:
+        return _verified(local, shapes, Path(cache) if cache is not None else None)
+
+
+def _verified(path: Path, shapes: Mapping[str, tuple[int, int]] | None, cache: Path | None) -> Verification:
     if container_of(path) == "midas":
-        folder = Path(cache) if cache is not None else None
-        source: Source = source_of(load_index(path, folder, fresh=True), shapes, folder)
+        source: Source = source_of(load_index(path, cache, fresh=True), shapes, cache)
         unreadable: list[Fault] = []
     else:
         source = open_source(path, shapes=shapes, cache=cache)

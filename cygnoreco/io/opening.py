@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cygnoreco.errors import DataError, InputError, nearest
-from cygnoreco.io.remote import url_of
+from cygnoreco.io.remote import file_url, public_url, url_of
 from cygnoreco.io.source import Source
 
 #: Containers by the end of the file's name.
@@ -39,7 +40,9 @@ def open_source(
     ----------
     path : path-like
         A MIDAS, ROOT or HDF5 file, or a Zarr folder. Its first bytes decide what it is, and its name only where
-        they say nothing. A Zarr folder may also be named by its URL, ``s3://bucket/run.zarr``.
+        they say nothing. Both may also be named by URL, ``s3://bucket/run.zarr``: a Zarr folder is read where it
+        lies, and a file is fetched first (:func:`cygnoreco.io.fetch.fetched`), and kept at least as long as the run
+        that is returned. Its ``path`` is then that of the local copy.
     shapes : mapping, optional
         (height, width) by the name of a camera, for sensors that cannot be told by their number of pixels.
     cache : path-like, optional
@@ -56,7 +59,21 @@ def open_source(
         There is no such file, it is empty, or it is nothing that can be a run.
     DataError
         It is a run, but damaged beyond use.
+    TransientError
+        The store behind a URL does not answer.
     """
+    url = _url_to_fetch(path)
+    if url is not None:
+        from cygnoreco.io.fetch import fetched, let_go
+
+        local = fetched(url)
+        try:
+            source = open_source(local, shapes=shapes, cache=cache)
+        except BaseException:
+            let_go(local)
+            raise
+        weakref.finalize(source, let_go, local)
+        return source
     path = Path(path)
     container = container_of(path)
     if container == "zarr":
@@ -86,6 +103,11 @@ def settings_of(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     InputError, DataError
         As for :func:`open_source`.
     """
+    if _url_to_fetch(path):
+        from cygnoreco.io.fetch import borrowed
+
+        with borrowed(path) as local:
+            return settings_of(local)
     path = Path(path)
     if container_of(path) != "midas":
         return open_source(path).odb()
@@ -110,11 +132,14 @@ def container_of(path: str | os.PathLike[str]) -> str:
     DataError
         Its name promises a container that its content is not.
     """
+    if _url_to_fetch(path):
+        from cygnoreco.io.fetch import borrowed
+
+        with borrowed(path) as local:
+            return container_of(local)
     path = Path(path)
     if url_of(path):
-        if suffix_container(path) == "zarr":
-            return "zarr"
-        raise InputError(f"{url_of(path)}: only Zarr copies (.zarr) can be read by URL; fetch the file first")
+        return "zarr"
     if not path.exists():
         raise InputError(f"{path}: no such file{_similar_name(path)}")
     if path.is_dir():
@@ -136,6 +161,20 @@ def container_of(path: str | os.PathLike[str]) -> str:
         raise DataError(f"{path}: called {named}, but does not begin like it ({beginning[:8]!r})")
     name = path.name.partition(".")
     raise InputError(f"{path}: no known kind of run{nearest(name[1] + name[2], SUFFIXES)}")
+
+
+def _url_to_fetch(path: str | os.PathLike[str]) -> str | None:
+    """URL of a file that must be fetched to be opened, if its name can be that of a run; None for everything else."""
+    url = file_url(path)
+    if url is not None:
+        shown = public_url(url)
+        name = Path(shown).name
+        container = suffix_container(Path(name))
+        if container == "zarr":
+            raise InputError(f"{shown}: a Zarr store is many files, which a presigned URL does not open")
+        if container is None:
+            raise InputError(f"{shown}: no known kind of run{nearest(''.join(name.partition('.')[1:]), SUFFIXES)}")
+    return url
 
 
 def suffix_container(path: Path) -> str | None:

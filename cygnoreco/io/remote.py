@@ -33,6 +33,29 @@ def url_of(path: str | os.PathLike[str]) -> str | None:
     return f"{match[1]}://{match[2]}" if match else None
 
 
+def public_url(url: str) -> str:
+    """URL as it may be shown and kept: without a password, and for HTTP without a query, which may be a signature."""
+    scheme, _, rest = url.partition("://")
+    if scheme in ("http", "https"):
+        rest = re.split("[?#]", rest, maxsplit=1)[0]
+    host, slash, path = rest.partition("/")
+    if scheme in ("http", "https") or ":" in host.rpartition("@")[0]:
+        host = host.rpartition("@")[2]
+    return f"{scheme}://{host}{slash}{path}"
+
+
+def shown_path(path: Path) -> Path:
+    """Path as it may be shown: of a URL what :func:`public_url` leaves."""
+    url = url_of(path)
+    return path if url is None else Path(public_url(url))
+
+
+def file_url(path: str | os.PathLike[str]) -> str | None:
+    """URL of what must be fetched to be read; None for local paths, and for Zarr stores, read where they lie."""
+    url = url_of(path)
+    return None if url is None or url.rstrip("/").lower().endswith(".zarr") else url
+
+
 def full_name(path: Path) -> str:
     """Name by which another process in another folder finds the same file: the URL, or the absolute path."""
     return url_of(path) or str(path.resolve())

@@ -15,7 +15,7 @@ from cygnoreco.errors import InputError, nearest
 from cygnoreco.io.convert import PRESETS, Target
 from cygnoreco.io.convert import convert as convert_run
 from cygnoreco.io.inspect import RunInfo, event_lines, run_info, verify_run
-from cygnoreco.io.remote import url_of
+from cygnoreco.io.remote import shown_path, url_of
 from cygnoreco.raw import open_run
 from cygnoreco.types import Fault
 from pipelines.cli import BAD_DATA, GOOD
@@ -58,12 +58,12 @@ def info(path: Path, events: bool, as_json: bool) -> int:
 def verify(path: Path, as_json: bool) -> int:
     """Read a raw run from end to end."""
     with frame_progress(not as_json) as bar:
-        bar.add_task(f"{path.name}: reading", total=None)
+        bar.add_task(f"{shown_path(path).name}: reading", total=None)
         found = verify_run(path)
     if as_json:
         print_json(found.to_dict())
     else:
-        print_line(f"{path}: {found.frames} frames, " + ("sound" if found.sound else "NOT SOUND"))
+        print_line(f"{shown_path(path)}: {found.frames} frames, " + ("sound" if found.sound else "NOT SOUND"))
         if found.faults:
             print_faults(found.faults)
     return BAD_DATA if found.faults else GOOD
@@ -85,16 +85,16 @@ def convert(
     if preset is not None and preset not in PRESETS:
         raise InputError(f"unknown preset '{preset}'" + nearest(preset, PRESETS))
     if out is None and url_of(path):
-        raise InputError(f"{url_of(path)}: --out must say where on a local disk the copy goes")
+        raise InputError(f"{shown_path(path)}: --out must say where on a local disk the copy goes")
     suffix = "mid.gz" if to == "midas" else to
     target = out or path.with_name(f"{path.name.partition('.')[0]}.{suffix}")
     if target.exists() and not force:
         raise InputError(f"{target}: exists already; --force replaces it, --out names another")
     with frame_progress(not (quiet or as_json)) as bar:
-        task = bar.add_task(f"{path.name}: index", total=None)
+        task = bar.add_task(f"{shown_path(path).name}: index", total=None)
 
         def watch(done: int, total: int) -> None:
-            bar.update(task, description=f"{path.name} to {to}", completed=done, total=total)
+            bar.update(task, description=f"{shown_path(path).name} to {to}", completed=done, total=total)
 
         made = convert_run(
             path,
@@ -117,13 +117,13 @@ def convert(
 def pedestal(path: Path, out: Path, camera: str | None, max_frames: int | None, as_json: bool, quiet: bool) -> int:
     """Make a pedestal and write it in our format and the experiment's."""
     with frame_progress(not (quiet or as_json)) as bar:
-        task = bar.add_task(f"{path.name}: index", total=None)
+        task = bar.add_task(f"{shown_path(path).name}: index", total=None)
         run = open_run(path)
         sensor = run.camera(camera)
 
         def watch(done: int, total: int) -> None:
             size = 2 * sensor.height * sensor.width
-            bar.update(task, description=path.name, completed=done, total=total, frame_bytes=size)
+            bar.update(task, description=shown_path(path).name, completed=done, total=total, frame_bytes=size)
 
         made = pedestal_of(run.source, sensor.name, max_frames=max_frames, progress=watch)
     suffix = f"_{sensor.name}" if len(run.cameras) > 1 else ""
