@@ -157,7 +157,7 @@ async def _probe(
 
     host = site.scheduler.host or get_ip()
     try:
-        server = await asyncio.start_server(hear, site.scheduler.host, site.scheduler.port)
+        server = await asyncio.start_server(hear, host, site.scheduler.port)
     except OSError as error:
         say(
             "address", False, f"{host}:{site.scheduler.port}: {error.strerror or error}",

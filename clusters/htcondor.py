@@ -15,17 +15,19 @@ import shlex
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dask_jobqueue.htcondor import HTCondorCluster, HTCondorJob, quote_environment
 from distributed.core import Status
 from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import ProcessInterface
 
 from clusters import watch
+from clusters._jobqueue import HTCondorCluster, HTCondorJob, quote_environment
+from clusters.dashboard import add_pages
 from clusters.schedd import PoolError, Schedd
 from clusters.site import Site
 
@@ -124,6 +126,7 @@ class PoolCluster(HTCondorCluster):
         self._notify = notify
         self._schedd = Schedd(site.pool, site.limits.request)
         self._health = watch.Health()
+        self._states: dict[str, int] = {}
         self._target = site.workers.minimum
         self._fixed = False
         self._low: float | None = None
@@ -144,6 +147,8 @@ class PoolCluster(HTCondorCluster):
     async def _start(self) -> None:
         await super()._start()
         if self._turn is None:
+            assert self.scheduler is not None
+            add_pages(self.scheduler)
             self._wake = asyncio.Event()
             self._turn = asyncio.ensure_future(self._watch())
 
@@ -155,6 +160,11 @@ class PoolCluster(HTCondorCluster):
         assert self.loop is not None
         self.loop.add_callback(self._wake_up)
         return None
+
+    @property
+    def jobs_by_state(self) -> dict[str, int]:
+        """Number of its jobs in the queue by their states, at the last look that the schedd answered."""
+        return dict(self._states)
 
     def _wake_up(self) -> None:
         if self._wake is not None:
@@ -232,7 +242,9 @@ class PoolCluster(HTCondorCluster):
             return None
         if self._health.away is not None:
             self._announce("back", f"{self._schedd} answers again")
-        return {ad[SLOT]: job_of(ad) for ad in ads if SLOT in ad}
+        jobs = {ad[SLOT]: job_of(ad) for ad in ads if SLOT in ad}
+        self._states = dict(Counter(job.state for job in jobs.values()))
+        return jobs
 
     @property
     def _constraint(self) -> str:

@@ -11,6 +11,7 @@ import platformdirs
 from dask.utils import parse_bytes, parse_timedelta
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from clusters.pool import default_folder
 from cygnoreco.errors import InputError, nearest
 
 
@@ -274,7 +275,7 @@ def load_site(name: str | Path | Site) -> Site:
         if short not in known:
             raise InputError(f"no site '{short}' in '{site_folder()}' or in the package{nearest(short, known)}")
         path = known[short]
-    site = _read(path)
+    site = _read(path, short if Path(name).suffix != ".toml" else path.stem)
     if kind and kind != site.kind:
         raise InputError(f"site '{short}' is of kind '{site.kind}', not '{kind}' ('{path}')")
     return site
@@ -286,18 +287,26 @@ def site_folder() -> Path:
 
 
 def known_sites() -> dict[str, Path]:
-    """Files of all sites by name; the user's own come before those of the package."""
+    """Files of all sites by name.
+
+    Those of the package; ``pool``, the pool on this machine, if one was started; and the user's own, which win.
+    """
     shipped = Path(str(resources.files("clusters") / "sites"))
-    return {path.stem: path for folder in (shipped, site_folder()) for path in sorted(folder.glob("*.toml"))}
+    own = default_folder() / "site.toml"
+    return {
+        **{path.stem: path for path in sorted(shipped.glob("*.toml"))},
+        **({"pool": own} if own.is_file() else {}),
+        **{path.stem: path for path in sorted(site_folder().glob("*.toml"))},
+    }
 
 
-def _read(path: Path) -> Site:
+def _read(path: Path, name: str) -> Site:
     try:
         document = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"'{path}' is not TOML: {error}") from None
     try:
-        return Site(name=path.stem, **document)
+        return Site(name=name, **document)
     except (ValidationError, TypeError) as error:
         raise InputError(f"site file '{path}': {_explained(error)}") from None
 

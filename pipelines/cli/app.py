@@ -238,6 +238,58 @@ def diff_recipes(
     return command(first, second, as_json)
 
 
+campaign = typer.Typer(
+    help="Campaigns that run inside a pool, asked for by `reco --site` where the site's scheduler is in the pool.",
+    epilog="Example: cygnoreco campaign list reco/",
+    no_args_is_help=True,
+)
+app.add_typer(campaign, name="campaign")
+
+CampaignFolder = Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of `cygnoreco reco`.")]
+
+
+@campaign.command("list", epilog="Example: cygnoreco campaign list reco/")
+def campaign_list(out: CampaignFolder, as_json: Json = False) -> int:
+    """List the campaigns of an output folder, and how far they are."""
+    from pipelines.cli.campaign import list_campaigns as command
+
+    return command(out, as_json)
+
+
+@campaign.command("follow", epilog="Example: cygnoreco campaign follow reco/ 3f2a")
+def campaign_follow(
+    out: CampaignFolder,
+    name: Annotated[str | None, typer.Argument(metavar="[ID]", help="By default the latest one.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Follow a campaign to its end, and report as `reco` does; Ctrl-C leaves it going on."""
+    from pipelines.cli.campaign import follow_campaign as command
+
+    return command(out, name, as_json, quiet)
+
+
+@campaign.command("stop", epilog="Example: cygnoreco campaign stop reco/ 3f2a")
+def campaign_stop(
+    out: CampaignFolder,
+    name: Annotated[str, typer.Argument(metavar="ID", help="Beginning of the name of a campaign.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """End a campaign and its jobs; what is committed stays, and the same `reco` goes on from there."""
+    from pipelines.cli.campaign import stop_campaign as command
+
+    return command(out, name, as_json, quiet)
+
+
+@campaign.command("run", hidden=True, epilog="Example: cygnoreco campaign run reco/campaigns/3f2a6b01c9d4")
+def campaign_run(folder: Annotated[Path, typer.Argument(help="Folder of the campaign.")]) -> int:
+    """Do a campaign here: what its job does."""
+    from pipelines.cli.campaign import run_campaign as command
+
+    return command(folder)
+
+
 cluster = typer.Typer(
     help="Where work can run: sites, their health, and a pool on this machine.",
     epilog="Example: cygnoreco cluster doctor pool",

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import platformdirs
 
 from clusters.connect import connect
 from clusters.site import Site
 from cygnoreco.campaign import Order, Outcome, Standing, reconstruct_many
 from cygnoreco.errors import CygnoError, DataError, InputError, TransientError
-from cygnoreco.io.remote import full_name
+from cygnoreco.io.remote import full_name, public_url, shown_path, url_of
 from pipelines.cli.console import frame_progress, print_error
 
 if TYPE_CHECKING:
+    from distributed import Client
+    from rich.progress import Progress, TaskID
+
     from clusters.htcondor import Event
 
 
@@ -41,10 +47,6 @@ def on_site(
     quiet : bool
         Do not tell of lost jobs.
     """
-    # Workers have other working folders.
-    order = Order(**{**vars(order), "pedestal": order.pedestal.absolute(), "out": order.out.absolute()})
-    order.out.mkdir(parents=True, exist_ok=True)
-    logs = order.out / "jobs" / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     outcomes: list[dict[str, Any]] = []
     latest = Standing(total=len(paths))
 
@@ -54,25 +56,96 @@ def on_site(
         def watch(standing: Standing) -> None:
             nonlocal latest
             latest = standing
-            failed = f", {standing.failed} failed" if standing.failed else ""
-            what = f"{site.name}: {standing.runs} of {standing.total} runs{failed}"
-            shown.update(task, description=what, completed=standing.frames, total=standing.known or None)
+            show_standing(shown, task, site, vars(standing))
 
         def tell(event: Event) -> None:
-            if not quiet and event.kind not in ("submitted", "ended"):
+            if not quiet and event.kind not in UNTOLD:
                 print_error(f"{site.name}: {event.text}")
 
         try:
-            with (
-                connect(site, workers=workers or None, logs=logs, notify=tell) as client,
-                closing(reconstruct_many(map(full_name, paths), order, client, camera=camera, watch=watch)) as ended,
-            ):
+            names = full_names(paths)
+            with closing(campaign(names, absolute(order), camera, site, workers, watch=watch, tell=tell)) as ended:
                 for outcome in ended:
-                    outcomes.append(described(outcome))
+                    outcomes.append(outcome)
         except KeyboardInterrupt:
             progress = {"runs": latest.runs, "total": latest.total, "frames": latest.frames}
             outcomes.append({"status": "interrupted", "input": "", **progress})
     return outcomes
+
+
+#: Kinds of events that nobody needs to be told of.
+UNTOLD = ("submitted", "ended")
+
+
+def show_standing(bar: Progress, task: TaskID, site: Site, standing: Mapping[str, Any]) -> None:
+    """Show in a bar how far a campaign is."""
+    failed = f", {standing['failed']} failed" if standing["failed"] else ""
+    what = f"{site.name}: {standing['runs']} of {standing['total']} runs{failed}"
+    bar.update(task, description=what, completed=standing["frames"], total=standing["known"] or None)
+
+
+def full_names(paths: Sequence[Path]) -> list[str]:
+    """Names by which workers find the runs; InputError for one that has a secret in it."""
+    names = [full_name(path) for path in paths]
+    for name in names:
+        if url_of(name) and public_url(name) != name:
+            raise InputError(f"{public_url(name)}: a presigned URL is for single runs on this machine: name s3://...")
+    return names
+
+
+def absolute(order: Order) -> Order:
+    """Order for workers, which have other working folders."""
+    response = order.response
+    if response is not None and Path(response).exists():
+        response = str(Path(response).absolute())
+    return replace(order, pedestal=_absolute(order.pedestal), out=_absolute(order.out), response=response)
+
+
+def _absolute(path: Path) -> Path:
+    return path if url_of(path) else path.absolute()
+
+
+def campaign(
+    runs: Sequence[str],
+    order: Order,
+    camera: str | None,
+    site: Site,
+    workers: int,
+    *,
+    watch: Callable[[Standing], None],
+    tell: Callable[[Event], None] | None = None,
+    begun: Callable[[Client, Path], None] | None = None,
+) -> Generator[dict[str, Any]]:
+    """Reconstruct runs with the scheduler in this process.
+
+    Parameters
+    ----------
+    runs : sequence of str
+        Full names.
+    order, camera, site, workers
+        As for :func:`on_site`, with absolute paths.
+    watch : callable
+        Called with :class:`~cygnoreco.campaign.Standing`, at least once a second.
+    tell : callable, optional
+        Called with what happens to the jobs of workers, in another thread.
+    begun : callable, optional
+        Called with the client and the folder of the jobs' logs.
+
+    Yields
+    ------
+    dict
+        What became of each camera of each run, in the order in which they end.
+    """
+    # Jobs write their logs to a folder; beside the results, unless these are in a store.
+    beside = platformdirs.user_log_path("cygnoreco") if url_of(order.out) else order.out
+    logs = beside / "jobs" / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    logs.mkdir(parents=True, exist_ok=True)
+    with connect(site, workers=workers or None, logs=logs, notify=tell) as client:
+        if begun is not None:
+            begun(client, logs)
+        with closing(reconstruct_many(runs, order, client, camera=camera, watch=watch)) as ended:
+            for outcome in ended:
+                yield described(outcome)
 
 
 def described(outcome: Outcome) -> dict[str, Any]:
@@ -84,6 +157,7 @@ def described(outcome: Outcome) -> dict[str, Any]:
 
 def failure(path: Path, camera: str | None, error: BaseException) -> dict[str, Any]:
     """Describe why a run has no result."""
+    path = Path(shown_path(path))
     text = "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
     where = " ".join([str(path), *([camera] if camera else [])])
     kinds = [kind.__name__ for kind in (InputError, DataError, TransientError) if isinstance(error, kind)]

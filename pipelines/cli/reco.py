@@ -21,12 +21,13 @@ from cygnoreco.device import resolve_device
 from cygnoreco.driver import Progress, reconstruct
 from cygnoreco.errors import CygnoError, InputError, TransientError
 from cygnoreco.io.parts import committed_parts
-from cygnoreco.io.remote import url_of
+from cygnoreco.io.remote import shown_path, url_of
 from cygnoreco.raw import Run, open_run
 from cygnoreco.recipe import Recipe
 from cygnoreco.types import Fault
 from pipelines.cli import BAD_DATA, BUG, GOOD, INPUT, TRANSIENT, Interrupted
 from pipelines.cli.console import OUT, frame_progress, print_error, print_facts, print_json, print_line, print_table
+from pipelines.cli.follow import on_pool
 from pipelines.cli.on_site import failure, on_site
 from pipelines.cli.raw import print_faults
 
@@ -83,11 +84,14 @@ def reco(
     chosen = Recipe.load(recipe).override(settings)
     paths = expand(runs)
     place = load_site(site) if site is not None else None
-    if place is not None and place.kind != "local":
+    if url_of(out) and place is None:
+        place = load_site("local")  # results are brought to a store by workers
+    if place is not None and (place.kind != "local" or url_of(out)):
         if threads is not None:
             raise InputError("--threads is of this process, --site of others: --workers says how many")
         order = Order(pedestal, out, chosen, vignetting, device, block, force, strict)
-        outcomes = on_site(paths, order, camera, place, workers, bar=not (quiet or as_json), quiet=quiet)
+        go = on_pool if place.scheduler.where == "pool" else on_site
+        outcomes = go(paths, order, camera, place, workers, bar=not (quiet or as_json), quiet=quiet)
     else:
         outcomes = []
         with frame_progress(not (quiet or as_json)) as bar, ExitStack() as stack:
@@ -105,7 +109,18 @@ def reco(
                         break
             except KeyboardInterrupt:
                 stack.close()  # first: until they are closed, workers may commit what they were at
-                outcomes.append({"status": "interrupted", "input": str(path), **watch.committed()})
+                outcomes.append({"status": "interrupted", "input": str(shown_path(path)), **watch.committed()})
+    return report(outcomes, as_json=as_json, quiet=quiet)
+
+
+def report(outcomes: list[Outcome], *, as_json: bool, quiet: bool) -> int:
+    """Print what became of each run, and say it as an exit code.
+
+    Raises
+    ------
+    Interrupted
+        One of them is that the command was.
+    """
     if as_json:
         print_json(outcomes)
     elif not quiet:
@@ -202,7 +217,7 @@ class _Watch:
 
 def _outcomes(path: Path, camera: str | None, request: Request, watch: _Watch) -> Iterator[Outcome]:
     """Do one run, camera by camera, and say what became of each."""
-    watch.begin(path.name)
+    watch.begin(shown_path(path).name)
     done: set[str] = set()
     try:
         run = open_run(path)
@@ -257,6 +272,8 @@ def _one(run: Run, camera: str | None, request: Request, watch: _Watch) -> Outco
 
 
 def _how_to_go_on(outcome: Outcome) -> str:
+    if "how" in outcome:
+        return str(outcome["how"])
     if "runs" in outcome:
         return (
             f"interrupted: {outcome['runs']} of {outcome['total']} runs have ended, "

@@ -12,7 +12,7 @@ from pipelines.cli.console import ERR, OUT, print_facts, print_json, print_line,
 
 def sites(as_json: bool) -> int:
     """List the sites that can be named."""
-    found = [(load_site(path), path) for path in known_sites().values()]
+    found = [(load_site(name), path) for name, path in known_sites().items()]
     if as_json:
         print_json([{"name": site.name, "kind": site.kind, "description": site.description, "file": path}
                     for site, path in found])  # fmt: skip

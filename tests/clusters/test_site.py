@@ -19,7 +19,7 @@ def written(folder: Path, text: str, name: str = "here") -> Path:
 
 def test_every_site_of_the_package_is_valid() -> None:
     sites = [load_site(name) for name in known_sites()]
-    assert {"local", "pool", "remote", "gpu"} <= {each.name for each in sites}
+    assert {"local", "condor", "remote", "gpu", "inside"} <= {each.name for each in sites}
     assert all(each.description for each in sites)
 
 
@@ -30,10 +30,18 @@ def test_sizes_and_times_have_units(tmp_path: Path) -> None:
 
 def test_the_users_sites_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "site_folder", lambda: tmp_path)
-    written(tmp_path, 'kind = "htcondor"\ndescription = "mine"\n', "pool")
+    written(tmp_path, 'kind = "htcondor"\ndescription = "mine"\n', "condor")
     written(tmp_path, 'kind = "htcondor"\n', "cnaf")
-    assert load_site("pool").description == "mine"
+    assert load_site("condor").description == "mine"
     assert load_site("htcondor:cnaf").name == "cnaf"
+
+
+def test_the_pool_of_this_machine_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "default_folder", lambda: tmp_path)
+    assert "pool" not in known_sites()
+    written(tmp_path, 'kind = "htcondor"\ndescription = "just started"\n', "site")
+    found = load_site("pool")
+    assert (found.name, found.description) == ("pool", "just started")
 
 
 def test_a_home_folder_is_expanded(tmp_path: Path) -> None:
