@@ -302,7 +302,8 @@ def _tiles(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     tiles += [("tasks waiting", f"{standing['waiting']:,}", ""), ("pixels read", _bytes(standing["bytes"]), "")]
     if document.get("started") is not None:
         elapsed = max(document["time"] - document["started"], 1.0)
-        tiles += [("on average", f"{_bytes(standing['bytes'] / elapsed)}/s", ""), ("elapsed", _span(elapsed), "")]
+        speed = (standing["frames"] - standing["resumed"]) / elapsed
+        tiles += [("elapsed", _span(elapsed), ""), ("frames/s on average", f"{speed:,.3g}", "")]
     return tiles
 
 

@@ -14,8 +14,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from cygnoreco import elsewhere
 from cygnoreco.alone import commit_alone, quarantine
@@ -96,6 +97,26 @@ class Outcome:
     error: BaseException | None = None
 
 
+class Going(NamedTuple):
+    """A camera of a run that is being worked on.
+
+    Attributes
+    ----------
+    path, camera : str
+        Which.
+    frames, known : int
+        Frames that are committed, of all.
+    started : float
+        UNIX seconds at which it was planned.
+    """
+
+    path: str
+    camera: str
+    frames: int
+    known: int
+    started: float
+
+
 @dataclass(frozen=True)
 class Standing:
     """How far a campaign is.
@@ -120,6 +141,10 @@ class Standing:
         Wall seconds of the workers by stage.
     waiting : int
         Tasks that are with the scheduler.
+    resumed : int
+        Of the frames, those that had been committed before.
+    going : tuple of Going
+        What is being worked on; not more than a few of them.
     """
 
     runs: int = 0
@@ -133,6 +158,8 @@ class Standing:
     bytes: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     waiting: int = 0
+    resumed: int = 0
+    going: tuple[Going, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -313,10 +340,14 @@ class _Unit:
     waiting: int = 0  # tasks
     summary: Mapping[str, Any] | None = None
     error: BaseException | None = None
+    frames: int = 0  # committed
+    started: float = 0.0  # in UNIX seconds, when it was planned
 
 
 #: Tasks that a scheduler is given besides some for every worker: enough that a pool without workers is asked for some.
 _TASKS, _TASKS_A_WORKER = 32, 4
+#: Runs that are told of while they are worked on.
+_TOLD = 50
 
 
 def reconstruct_many(
@@ -477,9 +508,11 @@ class _Campaign:
         if what[0] == "plan":
             unit.planned = result
             unit.camera = result.camera
-            self._add(known=result.frames, frames=result.done)
+            unit.started = time.time()
+            unit.frames = result.done
+            self._add(known=result.frames, frames=result.done, resumed=result.done)
             for receipt in result.made:
-                self._note_block(receipt)
+                self._note_block(unit, receipt)
             if self._camera is None and result.camera == result.cameras[0]:
                 others = [_Unit(unit.path, name, unit.index) for name in result.cameras[1:]]
                 self._units.extendleft(reversed(others))
@@ -488,12 +521,13 @@ class _Campaign:
         elif what[0] == "publish":
             unit.summary = result
         elif what[0] == "quarantine":
-            self._note_block(result)
+            self._note_block(unit, result)
         else:
             for receipt in result:
-                self._note_block(receipt)
+                self._note_block(unit, receipt)
 
-    def _note_block(self, receipt: Receipt) -> None:
+    def _note_block(self, unit: _Unit, receipt: Receipt) -> None:
+        unit.frames += receipt.stop - receipt.start
         aside = sum(fault.kind == "quarantined" for fault in receipt.faults)
         self._add(blocks=1, frames=receipt.stop - receipt.start, bytes=receipt.counts["bytes"], quarantined=aside)
         seconds = Counter(self._standing.seconds)
@@ -532,7 +566,15 @@ class _Campaign:
         now = time.monotonic()
         if self._watch and (force or now - self._told > 0.2):
             self._told = now
-            self._watch(replace(self._standing, waiting=len(self._held)))
+            self._watch(replace(self._standing, waiting=len(self._held), going=self._going_now()))
+
+    def _going_now(self) -> tuple[Going, ...]:
+        going = (
+            Going(unit.path, unit.planned.camera, unit.frames, unit.planned.frames, unit.started)
+            for unit in self._going.values()
+            if unit.planned is not None
+        )
+        return tuple(islice(going, _TOLD))
 
     def _add(self, **counts: int) -> None:
         now = self._standing

@@ -32,10 +32,7 @@ _COUNTERS = {
     ),
     "frames": (
         None,
-        (
-            "Frames that are committed; frames/s is rate(cygnoreco_frames_total[1m]). "
-            "Those of earlier starts are counted when their run is planned."
-        ),
+        "Frames that were committed in this campaign; frames/s is rate(cygnoreco_frames_total[1m]).",
     ),
     "frames_quarantined": (None, "Frames that were set aside because workers died of them."),
     "bytes": (None, "Bytes of raw pixels that were read for the blocks of this campaign."),
@@ -99,6 +96,7 @@ class Metrics(Collector):
             "cygnoreco_runs_known", "Runs that are asked for, a camera each as soon as it is known.", standing.total
         )
         yield GaugeMetricFamily("cygnoreco_frames_known", "Frames of the runs that are planned.", standing.known)
+        yield GaugeMetricFamily("cygnoreco_frames_resumed", "Of these, those of earlier starts.", standing.resumed)
         yield GaugeMetricFamily("cygnoreco_tasks_waiting", "Tasks that are with the scheduler.", standing.waiting)
         states = GaugeMetricFamily("cygnoreco_jobs", "Jobs in the queue of the pool, by state.", labels=["state"])
         for state, number in {**dict.fromkeys(STATES.values(), 0), **jobs}.items():
@@ -114,7 +112,7 @@ _Counts = dict[str, dict[str, float]]
 def _counts(standing: Standing) -> _Counts:
     return {
         "blocks": {"done": standing.blocks, "retried": standing.retried},
-        "frames": {"": standing.frames},
+        "frames": {"": standing.frames - standing.resumed},
         "frames_quarantined": {"": standing.quarantined},
         "bytes": {"": standing.bytes},
         "runs": {"done": standing.runs - standing.failed, "failed": standing.failed},

@@ -81,6 +81,10 @@ def test_a_known_run_is_done_block_by_block(
     assert (last.runs, last.total, last.frames, last.known, last.blocks, last.waiting) == (1, 1, 14, 14, 4, 0)
     assert last.bytes == 14 * 256 * 320 * 2
     assert last.seconds["read"] > 0
+    assert (last.going, last.resumed) == ((), 0)
+    going = [each for standing in standings for each in standing.going]
+    assert going
+    assert all((each.path, each.known) == (str(seen), 14) and each.frames <= 14 for each in going)
     assert files(order.out) == plain(seen, order, tmp_path / "plain")
 
 
@@ -123,6 +127,7 @@ def test_committed_blocks_are_not_done_again(client: distributed.Client, order: 
     standings: list[Standing] = []
     outcome = only(reconstruct_many([seen], order, client, watch=standings.append))
     assert outcome.resumed >= 4
+    assert standings[-1].resumed == outcome.resumed
     assert standings[-1].blocks <= 3
 
 

@@ -81,6 +81,10 @@ def reco(
     block: Annotated[int, typer.Option(min=1, help="Frames a block: unit of work, memory and resuming.")] = 8,
     force: Annotated[bool, typer.Option("--force", help="Do it again even if it is done.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad event or run.")] = False,
+    metrics: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", min=0, max=65535, help="With --site: serve metrics for Prometheus here."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -102,6 +106,7 @@ def reco(
         block=block,
         force=force,
         strict=strict,
+        metrics=metrics,
         as_json=as_json,
         quiet=quiet,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from clusters.site import Site
 from cygnoreco.campaign import Order, Outcome, Standing, reconstruct_many
 from cygnoreco.errors import CygnoError, DataError, InputError, TransientError
 from cygnoreco.io.remote import full_name, public_url, shown_path, url_of
-from pipelines.cli.console import frame_progress, print_error
+from pipelines.cli.console import ERR, frame_progress, print_error
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -26,7 +27,15 @@ if TYPE_CHECKING:
 
 
 def on_site(
-    paths: Sequence[Path], order: Order, camera: str | None, site: Site, workers: int, *, bar: bool, quiet: bool
+    paths: Sequence[Path],
+    order: Order,
+    camera: str | None,
+    site: Site,
+    workers: int,
+    *,
+    bar: bool,
+    quiet: bool,
+    metrics: int | None = None,
 ) -> list[dict[str, Any]]:
     """Reconstruct runs on a site, and say what became of each.
 
@@ -46,6 +55,8 @@ def on_site(
         Show a progress bar.
     quiet : bool
         Do not tell of lost jobs.
+    metrics : int, optional
+        Port of this machine at which Prometheus can read how far it is; 0 for any.
     """
     outcomes: list[dict[str, Any]] = []
     latest = Standing(total=len(paths))
@@ -62,9 +73,18 @@ def on_site(
             if not quiet and event.kind not in UNTOLD:
                 print_error(f"{site.name}: {event.text}")
 
+        def say_where(client: Client, _: Path) -> None:
+            from clusters.dashboard import page_address
+
+            if site.kind != "local" and not quiet:
+                ERR.print(f"{site.name}: {page_address(client)}", markup=False, soft_wrap=True)
+
         try:
             names = full_names(paths)
-            with closing(campaign(names, absolute(order), camera, site, workers, watch=watch, tell=tell)) as ended:
+            going = campaign(
+                names, absolute(order), camera, site, workers, watch=watch, tell=tell, begun=say_where, metrics=metrics
+            )
+            with closing(going) as ended:
                 for outcome in ended:
                     outcomes.append(outcome)
         except KeyboardInterrupt:
@@ -115,6 +135,7 @@ def campaign(
     watch: Callable[[Standing], None],
     tell: Callable[[Event], None] | None = None,
     begun: Callable[[Client, Path], None] | None = None,
+    metrics: int | None = None,
 ) -> Generator[dict[str, Any]]:
     """Reconstruct runs with the scheduler in this process.
 
@@ -130,22 +151,63 @@ def campaign(
         Called with what happens to the jobs of workers, in another thread.
     begun : callable, optional
         Called with the client and the folder of the jobs' logs.
+    metrics : int, optional
+        Port of this machine at which Prometheus can read how far it is; 0 for any.
 
     Yields
     ------
     dict
         What became of each camera of each run, in the order in which they end.
     """
+    from clusters.dashboard import EVENTS, Run, publish, run_of  # loads Dask
+
     # Jobs write their logs to a folder; beside the results, unless these are in a store.
     beside = platformdirs.user_log_path("cygnoreco") if url_of(order.out) else order.out
     logs = beside / "jobs" / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     logs.mkdir(parents=True, exist_ok=True)
-    with connect(site, workers=workers or None, logs=logs, notify=tell) as client:
+    with ExitStack() as stack:
+        served = None
+        if metrics is not None:
+            from pipelines.metrics import serving
+
+            served = stack.enter_context(serving(metrics))  # first: no job is submitted if the port is taken
+        begin, told = time.time(), 0.0
+        starts: dict[tuple[str, str], float] = {}
+        over: list[Run] = []
+        events: deque[Event] = deque(maxlen=EVENTS)
+
+        def hear(event: Event) -> None:
+            events.append(event)
+            if tell is not None:
+                tell(event)
+
+        def see(standing: Standing) -> None:
+            nonlocal told
+            jobs = getattr(client.cluster, "jobs_by_state", {})
+            if served is not None:
+                served.update(standing, jobs)
+            if time.monotonic() - told >= _SECOND:
+                told = time.monotonic()
+                starts.update(((each.path, each.camera), each.started) for each in standing.going)
+                going = [
+                    Run(each.path, each.camera, "running", each.frames, each.known, each.started)
+                    for each in standing.going
+                ]
+                publish(client, standing, [*going, *over], tuple(events), jobs, started=begin)
+            watch(standing)
+
+        client = stack.enter_context(connect(site, workers=workers or None, logs=logs, notify=hear))
         if begun is not None:
             begun(client, logs)
-        with closing(reconstruct_many(runs, order, client, camera=camera, watch=watch)) as ended:
-            for outcome in ended:
-                yield described(outcome)
+        ended = stack.enter_context(closing(reconstruct_many(runs, order, client, camera=camera, watch=see)))
+        for outcome in ended:
+            found = described(outcome)
+            over.append(run_of(found, time.time(), starts.pop((outcome.path, outcome.camera or ""), None)))
+            yield found
+
+
+#: Seconds between two times that the page is told.
+_SECOND = 1.0
 
 
 def described(outcome: Outcome) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def reco(
     block: int,
     force: bool,
     strict: bool,
+    metrics: int | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -90,8 +91,15 @@ def reco(
         if threads is not None:
             raise InputError("--threads is of this process, --site of others: --workers says how many")
         order = Order(pedestal, out, chosen, vignetting, device, block, force, strict)
-        go = on_pool if place.scheduler.where == "pool" else on_site
-        outcomes = go(paths, order, camera, place, workers, bar=not (quiet or as_json), quiet=quiet)
+        shown = not (quiet or as_json)
+        if place.scheduler.where == "pool":
+            if metrics is not None:
+                raise InputError("--metrics is of a campaign in this process, that of this site runs in the pool")
+            outcomes = on_pool(paths, order, camera, place, workers, bar=shown, quiet=quiet)
+        else:
+            outcomes = on_site(paths, order, camera, place, workers, bar=shown, quiet=quiet, metrics=metrics)
+    elif metrics is not None:
+        raise InputError("--metrics needs a --site whose jobs a pool runs")
     else:
         outcomes = []
         with frame_progress(not (quiet or as_json)) as bar, ExitStack() as stack:

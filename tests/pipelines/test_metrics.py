@@ -23,7 +23,7 @@ from pipelines.metrics import Metrics, serving
 Samples = dict[tuple[str, str], float]
 STANDING = Standing(
     runs=3, total=10, failed=1, frames=900, known=1200, retried=2, quarantined=1, blocks=110, bytes=9_000_000_000,
-    seconds=Counter({"read": 3.5, "noise": 7.25}), waiting=17,
+    seconds=Counter({"read": 3.5, "noise": 7.25}), waiting=17, resumed=20,
 )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_a_standing_is_read_over_http() -> None:
     assert values == {
         ("cygnoreco_blocks_total", "done"): 110,
         ("cygnoreco_blocks_total", "retried"): 2,
-        ("cygnoreco_frames_total", ""): 900,
+        ("cygnoreco_frames_total", ""): 880,
         ("cygnoreco_frames_quarantined_total", ""): 1,
         ("cygnoreco_bytes_total", ""): 9e9,
         ("cygnoreco_runs_total", "done"): 2,
@@ -59,6 +59,7 @@ def test_a_standing_is_read_over_http() -> None:
         ("cygnoreco_stage_seconds_total", "noise"): 7.25,
         ("cygnoreco_runs_known", ""): 10,
         ("cygnoreco_frames_known", ""): 1200,
+        ("cygnoreco_frames_resumed", ""): 20,
         ("cygnoreco_tasks_waiting", ""): 17,
         ("cygnoreco_jobs", "idle"): 2,
         ("cygnoreco_jobs", "running"): 4,
@@ -82,7 +83,7 @@ def test_the_stricter_format_that_prometheus_asks_for() -> None:
         metrics.update(STANDING, {"running": 4})
         text = scrape(metrics, openmetrics.exposition.CONTENT_TYPE_LATEST)
     families = list(parse_openmetrics(text))
-    assert len({family.name for family in families}) == len(families) == 11
+    assert len({family.name for family in families}) == len(families) == 12
     kinds = {family.name: family.type for family in families}
     assert (kinds["cygnoreco_frames"], kinds["cygnoreco_jobs"], kinds["cygnoreco_build"]) == (
         "counter",
@@ -98,7 +99,7 @@ number = st.integers(0, 1000)
 standings = st.builds(
     Standing, runs=number, total=number, failed=number, frames=number, known=number, retried=number, quarantined=number,
     blocks=number, bytes=number, seconds=st.dictionaries(st.sampled_from(["read", "noise", "merge"]), number),
-    waiting=number,
+    waiting=number, resumed=st.just(0),
 )  # fmt: skip
 
 
