@@ -209,12 +209,14 @@ def test_a_block_of_no_frames_is_refused(client: distributed.Client, order: Orde
 
 
 def test_blocks_that_do_not_fit_a_worker_are_refused(order: Order, seen: Path) -> None:
+    watched = dict.fromkeys((f"distributed.worker.memory.{what}" for what in ("target", "spill", "pause")), False)
     with (
+        dask.config.set(watched),  # what the whole process of the tests has is no matter
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit="400MB", processes=False
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as small,
     ):
-        outcome = only(reconstruct_many([seen], replace(order, block=5000), small))
+        (outcome,) = reconstruct_many([seen], replace(order, block=5000), small)
     assert isinstance(outcome.error, InputError)
     assert "block" in str(outcome.error)
