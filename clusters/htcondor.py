@@ -182,6 +182,10 @@ class PoolCluster(HTCondorCluster):
                 await self._once()
             except PoolError as error:
                 logger.debug("%s", error)  # the next turn sees how things are
+            except Exception as error:  # a loop that ended in silence would leave everybody waiting
+                logger.exception("the watch over the jobs of %s has failed", self.site.name)
+                self.fault = PoolError(f"{self.site.name}: the watch over its jobs has failed ({error!r})")
+                return
             await self._rest()
 
     async def _rest(self) -> None:
@@ -345,8 +349,11 @@ class PoolCluster(HTCondorCluster):
 
     def _announce(self, kind: str, text: str, worker: str | None = None, log: str = "") -> None:
         event = Event(time.time(), kind, text, worker, log)
-        with (self._logs / "events.jsonl").open("a") as file:
-            file.write(json.dumps(asdict(event)) + "\n")
+        try:
+            with (self._logs / "events.jsonl").open("a") as file:
+                file.write(json.dumps(asdict(event)) + "\n")
+        except OSError as error:  # a full disk of logs stops no work
+            logger.warning("%s: %s is not kept: %s", self._logs, event, error)
         if self._notify is not None:
             self._notify(event)
 

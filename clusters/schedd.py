@@ -104,7 +104,10 @@ class Schedd:
         if child.returncode:
             last = said.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
             raise PoolError(f"{self}: '{what}' failed: {last[0]}")
-        found = json.loads(out)
+        try:
+            found = json.loads(out)
+        except ValueError:
+            raise PoolError(f"{self}: no answer to '{what}' that can be read: {out[:200]!r}") from None
         if "error" in found:
             raise PoolError(f"{self}: '{what}' failed: {found['error']}")
         return found["answer"]

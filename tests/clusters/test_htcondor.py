@@ -298,3 +298,15 @@ def test_the_number_of_workers_follows_the_work(condor_pool: Pool, tmp_path: Pat
         assert len(run.told("submitted")) == 3
         wait_until(lambda: queue(condor_pool) == [], "no worker without work", 20)
     assert queue(condor_pool) == []
+
+
+def test_a_watch_that_fails_is_an_error(running: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(workers=1) as run:
+        wait_for_workers(run, 1)
+
+        async def broken(_: object) -> None:
+            raise KeyError("no such thing")
+
+        monkeypatch.setattr(PoolCluster, "_once", broken)
+        with pytest.raises(PoolError, match=r"the watch over its jobs has failed \(KeyError"):
+            run.result(work(run, 50))
