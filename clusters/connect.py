@@ -59,7 +59,7 @@ def connect(
 
     from clusters.htcondor import PoolCluster
 
-    with tempfile.TemporaryDirectory(prefix="cygnoreco-jobs-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="cygnoreco-jobs-", ignore_cleanup_errors=True) as temporary:
         cluster = PoolCluster(site, logs=Path(logs or temporary), notify=notify)
         try:
             if workers is not None:

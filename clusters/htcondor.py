@@ -184,6 +184,7 @@ class PoolCluster(HTCondorCluster):
                 logger.debug("%s", error)  # the next turn sees how things are
             except Exception as error:  # a loop that ended in silence would leave everybody waiting
                 logger.exception("the watch over the jobs of %s has failed", self.site.name)
+                self._announce("fault", f"the watch over the jobs has failed: {error!r}")
                 self.fault = PoolError(f"{self.site.name}: the watch over its jobs has failed ({error!r})")
                 return
             await self._rest()
@@ -211,12 +212,14 @@ class PoolCluster(HTCondorCluster):
         assert self.scheduler is not None
         workers = {str(worker.name): worker for worker in self.scheduler.workers.values()}
         jobs = await self._jobs()
+        if jobs:
+            await self._renew()  # first: the rest may fail, or take long
         now = time.monotonic()
         seen = watch.Seen(now, jobs, workers.keys(), self._backlog())
         decision = watch.decide(self._health, self.worker_spec.keys(), seen, limits)
         self._health = decision.health
-        for lost in decision.lost:
-            await self._announce_loss(lost)
+        for index, lost in enumerate(decision.lost):
+            await self._announce_loss(lost, ask=index < _ASKED)
             self._drop(lost.slot.name)
         if not self._fixed:
             self._target, self._low = self._wanted(now)
@@ -234,7 +237,6 @@ class PoolCluster(HTCondorCluster):
             await self._remove(decision.strays, "its worker is not wanted any more")
         if self.fault is None:
             await self._submit(decision.submit)
-        await self._renew()
 
     async def _jobs(self) -> dict[str, watch.Job] | None:
         """Our jobs in the queue by slot; None if the schedd does not answer."""
@@ -272,7 +274,12 @@ class PoolCluster(HTCondorCluster):
         if not jobs:
             return
         lease = time.time() + self.site.limits.lease
-        answers = await self._schedd.submit([job.description(lease) for job in jobs.values()])
+        try:
+            answers = await self._schedd.submit([job.description(lease) for job in jobs.values()])
+        except PoolError as error:  # those that went through all the same are found in the queue
+            self._health = watch.failed(self._health, str(error), time.monotonic(), self.site.limits)
+            self._announce("refused", str(error))
+            return
         slots, now = dict(self._health.slots), time.monotonic()
         for name, answer in zip(jobs, answers, strict=True):
             if isinstance(answer, PoolError):
@@ -302,9 +309,11 @@ class PoolCluster(HTCondorCluster):
                 await self._turn
             self._turn = None
         begun = self.status not in (Status.closing, Status.closed)
-        await super()._close()
-        if begun:
-            await self._leave_nothing()
+        try:
+            await super()._close()
+        finally:
+            if begun:
+                await self._leave_nothing()
 
     async def _leave_nothing(self) -> None:
         """Remove all our jobs, and see that they are gone."""
@@ -327,10 +336,10 @@ class PoolCluster(HTCondorCluster):
         self._announce("left", text)
         logger.warning("%s: %s", self.site.name, text)
 
-    async def _announce_loss(self, lost: watch.Lost) -> None:
+    async def _announce_loss(self, lost: watch.Lost, *, ask: bool) -> None:
         """Tell of a lost job, with what its history and log say."""
         name, text = lost.slot.name, lost.reason
-        if lost.kind == "gone":
+        if lost.kind == "gone" and ask:
             with contextlib.suppress(PoolError):
                 ads = await self._schedd.history(f'{self._constraint} && {SLOT} == "{name}"', HISTORY, 1)
                 text = "; ".join([text, *(end_of(ad) for ad in ads)])
@@ -355,9 +364,14 @@ class PoolCluster(HTCondorCluster):
         except OSError as error:  # a full disk of logs stops no work
             logger.warning("%s: %s is not kept: %s", self._logs, event, error)
         if self._notify is not None:
-            self._notify(event)
+            try:
+                self._notify(event)
+            except Exception:  # whoever listens must not end the watch
+                logger.exception("telling of %s has failed", event)
 
 
+#: Lost jobs of one turn whose history is asked for: going through it takes long.
+_ASKED = 3
 _UNFINISHED = ("waiting", "queued", "no-worker", "processing")
 _PROJECTION = [SLOT, "ClusterId", "ProcId", "JobStatus", "HoldReason", "RemoveReason"]
 #: What :func:`end_of` wants to know.
@@ -439,7 +453,7 @@ def _of_jobs(site: Site, tag: str, logs: Path) -> dict[str, Any]:
         "Environment": f'"{environment}"',
         # Not of a running job: it ends by itself when its scheduler is gone, and the shadow that would decide on it
         # does not hear of a renewed lease.
-        "periodic_remove": f"JobStatus != 2 && time() > {LEASE}",
+        "periodic_remove": f"JobStatus != 2 && JobStatus != 6 && JobStatus != 7 && time() > {LEASE}",
         "allowed_job_duration": int(job.wall_time),
         "kill_sig": "SIGTERM",
         "job_max_vacate_time": _GRACE,

@@ -87,12 +87,15 @@ class Schedd:
             No answer in time, or an error.
         """
         request = {"what": what, "collector": self.pool.collector, "schedd": self.pool.schedd, **arguments}
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "clusters._requests",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=_environment(self.pool),
-            start_new_session=True,  # the terminal's Ctrl-C is the driver's
-        )  # fmt: skip
+        try:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "clusters._requests",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                env=_environment(self.pool),
+                start_new_session=True,  # the terminal's Ctrl-C is the driver's
+            )  # fmt: skip
+        except OSError as error:
+            raise PoolError(f"{self}: no process to ask '{what}' with: {error}") from None
         try:
             out, said = await asyncio.wait_for(child.communicate(json.dumps(request).encode()), self.timeout)
         except TimeoutError:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
+from cygnoreco.errors import CygnoError
 from cygnoreco.graph import Work, commit, commit_block
-from cygnoreco.io.parts import Receipt
+from cygnoreco.io.parts import Receipt, part_path, receipt_of
+from cygnoreco.io.remote import url_of
 from cygnoreco.raw import open_run
 from cygnoreco.tables import empty_tables
 from cygnoreco.types import Fault
@@ -37,7 +40,16 @@ def commit_alone(work: Work, start: int, stop: int) -> list[Receipt]:
     RuntimeError
         A process ended with an error, as it would have in the worker; what it said.
     """
-    return [_commit(work, frame) for frame in range(start, stop)]
+    return [_there(work, frame) or _commit(work, frame) for frame in range(start, stop)]
+
+
+def _there(work: Work, frame: int) -> Receipt | None:
+    """Receipt of a frame that an earlier trial has committed; in a store, the first part of a name stays anyway."""
+    path = part_path(Path(work.folder), frame, frame + 1)
+    try:
+        return None if url_of(work.folder) else receipt_of(path, frame, frame + 1)
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _commit(work: Work, frame: int) -> Receipt:
@@ -45,7 +57,10 @@ def _commit(work: Work, frame: int) -> Receipt:
         [sys.executable, "-m", "cygnoreco.alone"], input=pickle.dumps((work, frame)), capture_output=True
     )
     if done.returncode == 0:
-        return pickle.loads(done.stdout)  # what our own process wrote
+        found = pickle.loads(done.stdout)  # what our own process wrote
+        if isinstance(found, CygnoError):
+            raise found
+        return found
     said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
     if 0 < done.returncode < _BY_SIGNAL:
         raise RuntimeError(f"frame {frame}: {said[0] if said else f'exit code {done.returncode}'}")
@@ -61,6 +76,8 @@ def quarantine(work: Work, frame: int, reason: str) -> Receipt:
 
     The event is missing in the result, and its fault is listed there.
     """
+    if there := _there(work, frame):
+        return there
     table = open_run(work.ref.path, shapes=dict(work.ref.shapes)).table(work.ref.camera.name)
     fault = Fault("quarantined", reason, frame=int(table["event"][frame]))
     return commit(work, frame, frame + 1, empty_tables(), seconds={}, size=0, faults=(fault,))
@@ -68,4 +85,9 @@ def quarantine(work: Work, frame: int, reason: str) -> Receipt:
 
 if __name__ == "__main__":
     _work, _frame = pickle.load(sys.stdin.buffer)
-    sys.stdout.buffer.write(pickle.dumps(commit_block(_work, _frame, _frame + 1)))
+    _found: Receipt | CygnoError
+    try:
+        _found = commit_block(_work, _frame, _frame + 1)
+    except CygnoError as error:
+        _found = error
+    sys.stdout.buffer.write(pickle.dumps(_found))

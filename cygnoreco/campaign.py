@@ -12,8 +12,10 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -24,7 +26,7 @@ from cygnoreco.chain import check_camera
 from cygnoreco.dataset import begin, finished, locked
 from cygnoreco.driver import check_numbers, prepare, reconstruct, stop_at
 from cygnoreco.elsewhere import Place
-from cygnoreco.errors import CygnoError
+from cygnoreco.errors import CygnoError, DataError, TransientError
 from cygnoreco.graph import Work, at_hand, parts_array
 from cygnoreco.io import objects
 from cygnoreco.io.parts import Receipt
@@ -34,7 +36,7 @@ from cygnoreco.plan import check_memory
 from cygnoreco.raw import open_run
 from cygnoreco.recipe import Recipe
 from cygnoreco.spread import check_cluster, first_pass, missing
-from cygnoreco.types import Camera
+from cygnoreco.types import Camera, Fault
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -130,7 +132,7 @@ class Standing:
     frames, known : int
         Frames that are committed, of those known so far.
     retried : int
-        Blocks that were done again, frame by frame, after their workers had died.
+        Tasks that were done again with more care after their workers had died.
     quarantined : int
         Frames that were set aside because workers died of them.
     blocks : int
@@ -191,7 +193,7 @@ class Planned:
     made: tuple[Receipt, ...] = ()
 
 
-def plan_run(path: str, camera: str | None, order: Order) -> Planned:
+def plan_run(path: str, camera: str | None, order: Order, *, blocks_later: bool = False) -> Planned:
     """Find out what is to be done with a run; a task of a worker.
 
     Parameters
@@ -202,6 +204,12 @@ def plan_run(path: str, camera: str | None, order: Order) -> Planned:
         The camera; by default the first one.
     order : Order
         What is asked for.
+    blocks_later : bool
+        Only read a file that nobody has read, and leave its blocks to tasks of their own: workers died of this one.
+
+    Returns
+    -------
+    Planned
 
     Raises
     ------
@@ -209,6 +217,8 @@ def plan_run(path: str, camera: str | None, order: Order) -> Planned:
         The run, or the calibration, is not fit.
     """
     run = open_run(path)
+    if blocks_later:
+        _ = run.cameras  # reads it to its end
     known = run.known_cameras
     sensor = run.camera(camera or (known[0].name if known else None))
     check_camera(order.recipe, sensor)
@@ -235,10 +245,22 @@ def plan_run(path: str, camera: str | None, order: Order) -> Planned:
                 work = replace(work, folder=place.parts, calibration=elsewhere.share(place, work.calibration))
             made: list[Receipt] = []
             if summary is None and beginning_of(run.source) is not None:
-                with at_hand(plan.choice, plan.work):
-                    made = [each for each, _ in first_pass(run, plan.work, done, 1, order.block) if each is not None]
-                if place:
-                    elsewhere.send_parts(place)
+                try:
+                    with (
+                        at_hand(plan.choice, plan.work),
+                        closing(first_pass(run, plan.work, done, 1, order.block)) as new,
+                    ):
+                        for part, _ in new:
+                            if part is not None:
+                                made.append(part)
+                                if place:
+                                    elsewhere.send_part(place, part)
+                except DataError:  # of a file that changed on the way: the key is another content's
+                    for part in made:
+                        Path(part.path).unlink(missing_ok=True)
+                    if place:
+                        elsewhere.take_back(place, made)
+                    raise
     if order.strict:
         stop_at(f"'{run.path}'", run.faults)
         stop_at(f"the pedestal of run {plan.choice.pedestal_run}", plan.choice.pedestal_faults)
@@ -284,7 +306,12 @@ def _output(order: Order) -> Iterator[tuple[Path, str | None]]:
 def publish_run(path: str, camera: str, order: Order) -> Mapping[str, Any]:
     """Make the result of committed blocks, and give its summary; a task of a worker.
 
-    A block that is missing, or was damaged since, is done here. Whoever does it first wins: the others find it done.
+    A block that is missing, or was damaged since, is done here.
+
+    Raises
+    ------
+    CygnoError
+        As for :func:`cygnoreco.reconstruct`; TransientError also while another process is at work on it.
     """
     run = open_run(path)
     with _output(order) as (folder, url):
@@ -302,6 +329,8 @@ def publish_run(path: str, camera: str, order: Order) -> Mapping[str, Any]:
             )
             place = Place(url, plan.dataset)
             if not order.force and (summary := elsewhere.finished(place)):
+                if order.strict:
+                    stop_at(f"'{run.path}'", tuple(Fault(**fault) for fault in summary["faults"]))
                 return summary
             elsewhere.fetch_parts(place)
         result = reconstruct(
@@ -320,8 +349,7 @@ def publish_run(path: str, camera: str, order: Order) -> Mapping[str, Any]:
         if place is None:
             return result.summary
         elsewhere.publish(place)
-        names = {"output": f"{url}/{place.dataset.official.name}", "dataset": place.url}
-        return {**result.summary, **names}
+        return {**result.summary, **elsewhere.names(place)}
 
 
 #: A task of a unit: a word, and the frames that it is about.
@@ -342,10 +370,13 @@ class _Unit:
     error: BaseException | None = None
     frames: int = 0  # committed
     started: float = 0.0  # in UNIX seconds, when it was planned
+    tries: Counter[_What] = field(default_factory=Counter)  # of tasks that failed for a passing reason
 
 
 #: Tasks that a scheduler is given besides some for every worker: enough that a pool without workers is asked for some.
 _TASKS, _TASKS_A_WORKER = 32, 4
+#: How often a task is tried again that fails for a passing reason, and the seconds before: doubled, up to the longest.
+_TRIES, _PAUSE, _LONGEST = 8, 2.0, 60.0
 #: Runs that are told of while they are worked on.
 _TOLD = 50
 
@@ -409,6 +440,7 @@ class _Campaign:
         self._ready: deque[_Unit] = deque()  # planned
         self._events: queue.SimpleQueue[tuple[_Unit, _What, Future]] = queue.SimpleQueue()
         self._held: dict[Future, None] = {}  # a future that nobody holds is forgotten by the scheduler
+        self._later: list[tuple[float, _Unit, _What]] = []  # tasks to try again, and when
         self._plans = 0
         self._standing = Standing(total=len(paths))
         self._seen = 0.0  # when the workers were counted
@@ -418,30 +450,47 @@ class _Campaign:
     def go(self) -> Iterator[Outcome]:
         """Do everything."""
         try:
-            while self._units or self._ready or self._held:
+            while self._units or self._ready or self._held or self._later:
                 self._fill()
-                unit, what, future = self._next()
+                if (event := self._next()) is None:
+                    continue
+                unit, what, future = event
                 self._held.pop(future)
                 unit.waiting -= 1
-                self._take(unit, what, future)
+                self._take(unit, what, *self._result(future))
                 if not unit.waiting and (outcome := self._advance(unit)):
                     self._add(runs=1, failed=int(outcome.error is not None))
                     del self._going[id(unit)]
                     yield outcome
-                self._tell(force=not self._held)
+                self._tell(force=not (self._held or self._later))
         except CygnoError as fault:  # of the cluster: it is the end of all that is left
             self._add(runs=len(self._going), failed=len(self._going))
             yield from (Outcome(unit.path, unit.camera, error=fault) for unit in self._going.values())
         finally:
             self._client.cancel(list(self._held))
 
-    def _next(self) -> tuple[_Unit, _What, Future]:
+    def _next(self) -> tuple[_Unit, _What, Future] | None:
+        """Wait for a task that has finished, a second at most."""
+        try:
+            return self._events.get(timeout=1.0)
+        except queue.Empty:
+            check_cluster(self._client)
+            self._tell(force=True)
+            return None
+
+    def _result(self, future: Future) -> tuple[Any, BaseException | None]:
+        """Fetch what a task gave, or its error; if the worker that has it is gone, it is computed again meanwhile."""
         while True:
             try:
-                return self._events.get(timeout=1.0)
-            except queue.Empty:
-                check_cluster(self._client)
-                self._tell(force=True)
+                return future.result(timeout=1.0), None
+            except TimeoutError as error:
+                if future.status == "error":  # the task's own
+                    return None, error
+            except CancelledError:
+                return None, TransientError("the task was cancelled")
+            except Exception as error:
+                return None, error
+            check_cluster(self._client)
 
     def _fill(self) -> None:
         """Give the scheduler work, but not more than it needs: what it holds must not grow with the campaign."""
@@ -449,20 +498,39 @@ class _Campaign:
             self._seen = time.monotonic()
             workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
             self._limit = _TASKS + _TASKS_A_WORKER * workers
+        now = time.monotonic()
+        due = [each for each in self._later if each[0] <= now]
+        self._later = [each for each in self._later if each[0] > now]
+        for _, unit, what in due:
+            unit.waiting -= 1
+            self._begin(unit, what)
         while self._ready and len(self._held) < self._limit:
             unit = self._ready.popleft()
             assert unit.planned is not None
             self._submit_blocks(unit, unit.planned.bounds)
         while self._units and self._plans < self._limit and len(self._ready) < self._limit:
-            unit = self._units.popleft()
-            self._plans += 1
-            self._submit(unit, ("plan",), plan_run, unit.path, unit.camera, self._order)
+            self._begin(self._units.popleft(), ("plan",))
 
-    def _submit(self, unit: _Unit, what: _What, work: Callable[..., Any], *arguments: Any) -> None:
+    def _begin(self, unit: _Unit, what: _What) -> None:
+        """Submit a task of a unit."""
+        kind, *frames = what
+        if kind == "block":
+            self._submit_blocks(unit, [(frames[0], frames[1])])
+            return
+        work = unit.planned.work if unit.planned else None
+        task: Callable[..., Any]
+        arguments: tuple[Any, ...]
+        if kind == "plan":
+            self._plans += 1
+            task, arguments = partial(plan_run, blocks_later=bool(frames)), (unit.path, unit.camera, self._order)
+        elif kind == "publish":
+            order = self._order if work is not None else replace(self._order, force=False)
+            task, arguments = publish_run, (unit.path, unit.camera, order)
+        else:
+            task, arguments = (commit_alone if kind == "alone" else quarantine), (work, *frames)
         # Publishing comes before blocks, and blocks before plans: what is begun is ended.
-        priority = _RANKS[what[0]] * _MANY - unit.index
-        future = self._client.submit(work, *arguments, pure=False, retries=2, priority=priority)
-        self._follow(unit, what, future)
+        priority = _RANKS[kind] * _MANY - unit.index
+        self._follow(unit, what, self._client.submit(task, *arguments, pure=False, retries=2, priority=priority))
 
     def _submit_blocks(self, unit: _Unit, bounds: Iterable[tuple[int, int]]) -> None:
         """Have blocks of a run done, in its order."""
@@ -484,19 +552,18 @@ class _Campaign:
         self._held[future] = None
         future.add_done_callback(lambda done: self._events.put((unit, what, done)))
 
-    def _take(self, unit: _Unit, what: _What, future: Future) -> None:
-        """Note what a task has given."""
+    def _take(self, unit: _Unit, what: _What, result: Any, error: BaseException | None) -> None:
+        """Note what a task has given, or what is done about its error."""
         from distributed import KilledWorker
 
         if what[0] == "plan":
             self._plans -= 1
-        error = future.exception()
         if error is None:
-            self._note(unit, what, future.result())
-        elif isinstance(error, KilledWorker) and what[0] == "block":
-            self._smaller(unit, what[1:])
-        elif isinstance(error, KilledWorker) and what[0] == "alone":
-            self._set_aside(unit, what[1:], error)
+            self._note(unit, what, result)
+        elif isinstance(error, KilledWorker):
+            self._killed(unit, what, error)
+        elif isinstance(error, TransientError):
+            self._again(unit, what, error)
         elif isinstance(error, CygnoError):
             unit.error = unit.error or error
         else:
@@ -534,17 +601,31 @@ class _Campaign:
         seconds.update(receipt.seconds)
         self._standing = replace(self._standing, seconds=seconds)
 
-    def _smaller(self, unit: _Unit, bounds: tuple[int, int]) -> None:
-        """Do a block of which workers have died again, with care; set aside what brings down even that."""
-        assert unit.planned is not None
+    def _killed(self, unit: _Unit, what: _What, error: BaseException) -> None:
+        """Go on with more care after workers have died again and again of a task, or of another beside it."""
+        kind, *frames = what
         self._add(retried=1)
-        self._submit(unit, ("alone", *bounds), commit_alone, unit.planned.work, *bounds)
+        if kind == "plan" and not frames:
+            self._begin(unit, ("plan", "blocks later"))
+        elif kind == "block":
+            self._begin(unit, ("alone", *frames))
+        elif kind == "alone" and frames[1] - frames[0] > 1:
+            for frame in range(*frames):
+                self._begin(unit, ("alone", frame, frame + 1))
+        elif kind == "alone":
+            self._begin(unit, ("quarantine", frames[0], f"workers died of it again and again: {error}"))
+        else:
+            self._again(unit, what, TransientError(f"workers died again and again: {error}"))
 
-    def _set_aside(self, unit: _Unit, bounds: tuple[int, int], error: BaseException) -> None:
-        assert unit.planned is not None
-        work, reason = unit.planned.work, f"workers died of it again and again: {error}"
-        for frame in range(*bounds):
-            self._submit(unit, ("quarantine", frame), quarantine, work, frame, reason)
+    def _again(self, unit: _Unit, what: _What, error: TransientError) -> None:
+        """Try a task again after a while, later and later; in the end the run has failed."""
+        unit.tries[what] += 1
+        if unit.tries[what] > _TRIES:
+            unit.error = unit.error or error
+            return
+        pause = min(_PAUSE * 2 ** (unit.tries[what] - 1), _LONGEST)
+        self._later.append((time.monotonic() + pause, unit, what))
+        unit.waiting += 1
 
     def _advance(self, unit: _Unit) -> Outcome | None:
         """Go on to the next step of a run, or say how it ended."""
@@ -557,8 +638,7 @@ class _Campaign:
             return None
         if unit.step != "publish":
             unit.step = "publish"
-            order = self._order if planned.work is not None else replace(self._order, force=False)
-            self._submit(unit, ("publish",), publish_run, unit.path, planned.camera, order)
+            self._begin(unit, ("publish",))
             return None
         return Outcome(unit.path, planned.camera, unit.summary, planned.done)
 

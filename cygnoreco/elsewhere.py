@@ -55,8 +55,13 @@ def finished(place: Place) -> dict[str, Any] | None:
         return None
     with objects.staging() as folder:
         objects.get(f"{place.url}/result/summary.json", folder / "summary.json")
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    whole = all(there.get(f"result/{name}") == each["bytes"] for name, each in summary["files"].items())
+        text = (folder / "summary.json").read_text()
+    try:
+        summary: dict[str, Any] = json.loads(text)
+        files = {name: each["bytes"] for name, each in summary["files"].items()}
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return None
+    whole = all(there.get(f"result/{name}") == size for name, size in files.items())
     if not whole or f"result/{place.dataset.name}.zarr/zarr.json" not in there:
         return None
     objects.remove(filter(_PART.fullmatch, there), place.url)
@@ -92,14 +97,24 @@ def share(place: Place, reference: CalibrationRef) -> CalibrationRef:
     """Bring a pedestal to the store, from where every worker takes it."""
     path = Path(reference.pedestal)
     url = f"{place.out}/calibration/{path.name}"
-    objects.put(path, url)
+    if path.name not in objects.names(f"{place.out}/calibration"):  # it is named by its content
+        objects.put(path, url)
     return replace(reference, pedestal=url)
 
 
-def send_parts(place: Place) -> None:
-    """Bring the parts of the local dataset to the store."""
-    for path in sorted(place.dataset.parts.glob("frames-*.part.npz")):
-        objects.put(path, f"{place.parts}/{path.name}")
+def send_part(place: Place, part: Receipt) -> None:
+    """Bring a part of the local dataset to the store."""
+    objects.put(Path(part.path), f"{place.parts}/{Path(part.path).name}")
+
+
+def take_back(place: Place, parts: list[Receipt]) -> None:
+    """Remove parts that were sent."""
+    objects.remove([Path(part.path).name for part in parts], place.parts)
+
+
+def names(place: Place) -> dict[str, str]:
+    """Where the result is, as its summary says it."""
+    return {"output": f"{place.out}/{place.dataset.official.name}", "dataset": place.url}
 
 
 def fetch_parts(place: Place) -> None:
@@ -112,6 +127,8 @@ def fetch_parts(place: Place) -> None:
 def publish(place: Place) -> None:
     """Bring the finished local result to the store: its summary last, and then the parts go."""
     result = place.dataset.result
+    path = result / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **names(place)}, indent=2, sort_keys=True) + "\n")
     files = {path.relative_to(result).as_posix(): path for path in sorted(result.rglob("*")) if path.is_file()}
     summary = {"summary.json": files.pop("summary.json")}
     objects.put_all(files, f"{place.url}/result")

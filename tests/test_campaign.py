@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +159,7 @@ def test_one_camera_can_be_asked_for(client: distributed.Client, order: Order, s
 
 DEADLY = """
 import os
+import threading
 from pathlib import Path
 from cygnoreco import graph
 
@@ -220,3 +223,57 @@ def test_blocks_that_do_not_fit_a_worker_are_refused(order: Order, seen: Path) -
         (outcome,) = reconstruct_many([seen], replace(order, block=5000), small)
     assert isinstance(outcome.error, InputError)
     assert "block" in str(outcome.error)
+
+
+@pytest.mark.slow
+def test_a_frame_of_which_workers_die_in_a_run_that_nobody_has_read(
+    order: Order, small_runs: SmallRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        DEADLY.replace("commit_block", "make_part")
+        .replace(
+            "def commit(work, start, stop):\n    if start <=",
+            "def commit(block, *more):\n    start, stop = block.start, block.stop\n    if start <=",
+        )
+        .replace("return make_part(work, start, stop)", "return make_part(block, *more)")
+        + "\nfrom cygnoreco import spread\nspread.make_part = commit\n"
+    )
+    (tmp_path / "frame").write_text("6")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    standings: list[Standing] = []
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), local_client(1) as client:
+        assert client is not None
+        outcome = only(reconstruct_many([small_runs.data], order, client, watch=standings.append))
+    assert outcome.error is None
+    assert outcome.summary is not None
+    assert [(fault["kind"], fault["frame"]) for fault in outcome.summary["faults"]] == [("quarantined", 6)]
+    assert outcome.summary["frames"] == 13
+
+
+def test_a_run_that_another_process_works_on_is_tried_again(
+    client: distributed.Client, order: Order, seen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(reconstruct_many([seen], order, client))
+    (folder,) = order.out.glob("datasets/*")
+    standings: list[Standing] = []
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        threading.Timer(1.0, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        outcome = only(reconstruct_many([seen], replace(order, force=True), client, watch=standings.append))
+    assert outcome.error is None
+    assert standings[-1].blocks == 4
+
+
+def test_what_never_passes_is_an_error_of_its_run(
+    client: distributed.Client, order: Order, seen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cygnoreco.campaign._TRIES", 2)
+    monkeypatch.setattr("cygnoreco.campaign._PAUSE", 0.1)
+    only(reconstruct_many([seen], order, client))
+    (folder,) = order.out.glob("datasets/*")
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        outcome = only(reconstruct_many([seen], replace(order, force=True), client))
+    assert isinstance(outcome.error, TransientError)
+    assert "another process is at work" in str(outcome.error)

@@ -14,6 +14,8 @@ from cygnoreco.io.remote import filesystem_of, store_errors
 
 #: Larger files are sent in pieces, of which the store gives no checksum that we could compare.
 _WHOLE = 64 * 2**20
+#: So many files are looked at one by one.
+_FEW = 8
 
 
 def put(source: Path, url: str) -> bool:
@@ -76,7 +78,10 @@ def put_all(files: Mapping[str, Path], url: str) -> None:
         for name in files.keys() - small.keys():
             filesystem.put_file(str(files[name]), f"{root}/{name}")
         filesystem.invalidate_cache()
-        there = filesystem.find(root, detail=True)
+        # A list is one request for a thousand files, but of a large folder it is many.
+        few = len(files) <= _FEW
+        there = {f"{root}/{name}": filesystem.info(f"{root}/{name}") for name in files} if few else None
+        there = there or filesystem.find(root, detail=True)
         for name, path in files.items():
             _check(f"{url}/{name}", there.get(f"{root}/{name}", {}), small.get(name), path.stat().st_size)
 

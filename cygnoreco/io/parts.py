@@ -190,9 +190,7 @@ def committed_parts(folder: Path) -> list[Receipt]:
         if not match:
             continue
         try:
-            with _damage_is_value_error(), zipfile.ZipFile(path) as archive:
-                receipt = _receipt(path, int(match[1]), int(match[2]), json.loads(archive.read(_NOTE)))
-            read_part(receipt)
+            receipt = receipt_of(path, int(match[1]), int(match[2]))
         except ValueError:
             path.unlink()
         else:
@@ -202,6 +200,14 @@ def committed_parts(folder: Path) -> list[Receipt]:
         if all(receipt.stop <= other.start or receipt.start >= other.stop for other in kept):
             kept.append(receipt)
     return sorted(kept)
+
+
+def receipt_of(path: Path, start: int, stop: int) -> Receipt:
+    """Receipt of a part that is there, and sound; ValueError if it is damaged."""
+    with _damage_is_value_error(), zipfile.ZipFile(path) as archive:
+        receipt = _receipt(path, start, stop, json.loads(archive.read(_NOTE)))
+    read_part(receipt)
+    return receipt
 
 
 def _receipt(path: Path, start: int, stop: int, note: Mapping[str, Any]) -> Receipt:

@@ -106,7 +106,7 @@ def show_standing(bar: Progress, task: TaskID, site: Site, standing: Mapping[str
 
 def full_names(paths: Sequence[Path]) -> list[str]:
     """Names by which workers find the runs; InputError for one that has a secret in it."""
-    names = [full_name(path) for path in paths]
+    names = list(dict.fromkeys(full_name(path) for path in paths))
     for name in names:
         if url_of(name) and public_url(name) != name:
             raise InputError(f"{public_url(name)}: a presigned URL is for single runs on this machine: name s3://...")
