@@ -27,7 +27,7 @@ TRUST_DOMAIN = condor.test
 @pytest.fixture(scope="module")
 def by_token(condor: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     """Give a pool that signs tokens."""
-    keys = tmp_path_factory.mktemp("keys", numbered=False)
+    keys = tmp_path_factory.mktemp("keys")
     keys.chmod(0o700)
     (keys / "POOL").write_text(secrets.token_hex(32))
     (keys / "POOL").chmod(0o600)
