@@ -19,6 +19,7 @@ from dask.utils import format_bytes
 from distributed.utils import get_ip
 
 from clusters.htcondor import TAG, probe_description
+from clusters.logs import indented, last_lines
 from clusters.probe import PACKAGES, report
 from clusters.schedd import PoolError, Schedd
 from clusters.site import Site
@@ -95,7 +96,7 @@ async def _examine(site: Site, store: str | None, patience: float, watch: Callab
         return checks
     say("schedd", True, f"answers in {time.monotonic() - begin:.1f} s, {len(jobs)} jobs in its queue")
     say("machines", *await _machines(schedd, site))
-    checks += await _probe(schedd, site, store, patience, watch)
+    await _probe(say, schedd, site, store, patience)
     return checks
 
 
@@ -136,17 +137,8 @@ async def _machines(schedd: Schedd, site: Site) -> tuple[bool, str, str]:
     return bool(fit), found, "ask for less in the site file's `job`, or for larger machines"
 
 
-async def _probe(
-    schedd: Schedd, site: Site, store: str | None, patience: float, watch: Callable[[Check], None]
-) -> list[Check]:
-    """Submit a probe, and hear what it finds."""
-    checks: list[Check] = []
-
-    def say(name: str, good: bool, found: str, remedy: str = "") -> bool:
-        checks.append(Check(name, good, found, "" if good else remedy))
-        watch(checks[-1])
-        return good
-
+async def _probe(say: Callable[..., bool], schedd: Schedd, site: Site, store: str | None, patience: float) -> None:
+    """Submit a probe, and say what it finds."""
     heard: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
     async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -163,7 +155,7 @@ async def _probe(
             "address", False, f"{host}:{site.scheduler.port}: {error.strerror or error}",
             "`scheduler.host` is an address of this machine, and `scheduler.port` a free port, or 0",
         )  # fmt: skip
-        return checks
+        return
     port = server.sockets[0].getsockname()[1]
     tag = f"cygno-probe-{uuid.uuid4().hex[:12]}"
     mine = f'{TAG} == "{tag}"'
@@ -174,14 +166,14 @@ async def _probe(
             (answer,) = await schedd.submit([probe_description(site, tag, Path(folder), arguments, time.time() + 600)])
             if isinstance(answer, PoolError):
                 say("submission", False, str(answer), "the pool's administrator can say what it refuses, and why")
-                return checks
+                return
             say("submission", True, f"job {answer}")
             state = await _followed(schedd, mine, heard, begin + patience)
             if heard.done():
                 _findings(say, heard.result(), site, store, time.monotonic() - begin)
                 await _call_back(say, heard.result()["address"])
-                return checks
-            said = _tail(Path(folder) / "probe.err")
+                return
+            said = indented(last_lines(Path(folder) / "probe.err", 3))
             say(
                 "job",
                 False,
@@ -196,7 +188,6 @@ async def _probe(
                 await schedd.remove(mine, "the examination has ended")
             except PoolError as error:
                 say("removal", False, str(error), "the pool removes the probe by itself in ten minutes")
-    return checks
 
 
 async def _followed(schedd: Schedd, mine: str, heard: asyncio.Future[dict[str, Any]], end: float) -> str:
@@ -215,14 +206,6 @@ async def _followed(schedd: Schedd, mine: str, heard: asyncio.Future[dict[str, A
         if state == "held":
             break
     return state + reason
-
-
-def _tail(path: Path) -> str:
-    try:
-        lines = path.read_text(errors="replace").strip().splitlines()[-3:]
-    except OSError:
-        return ""
-    return "".join(f"\n    {line}" for line in lines)
 
 
 def _remedy_of(state: str, said: str, host: str, port: int) -> str:

@@ -28,6 +28,7 @@ from distributed.deploy.spec import ProcessInterface
 from clusters import watch
 from clusters._jobqueue import HTCondorCluster, HTCondorJob, quote_environment
 from clusters.dashboard import add_pages
+from clusters.logs import indented, last_lines
 from clusters.schedd import PoolError, Schedd
 from clusters.site import Site
 
@@ -224,9 +225,9 @@ class PoolCluster(HTCondorCluster):
         if not self._fixed:
             self._target, self._low = self._wanted(now)
         if decision.fault and self.fault is None:
-            last = self._log_of(self._last_lost)
-            self._announce("fault", decision.fault, log=last)
-            self.fault = PoolError(f"{self.site.name}: {decision.fault}{_indented(last)}\nlogs: {self._logs}")
+            last = self._log_of(self._last_lost) if self._last_lost else []
+            self._announce("fault", decision.fault, log="\n".join(last))
+            self.fault = PoolError(f"{self.site.name}: {decision.fault}{indented(last)}\nlogs: {self._logs}")
         self._shrink({name: len(worker.processing) for name, worker in workers.items()})
         if decision.grow and self.fault is None:
             while len(self.worker_spec) < self._target:
@@ -345,16 +346,11 @@ class PoolCluster(HTCondorCluster):
                 text = "; ".join([text, *(end_of(ad) for ad in ads)])
                 self._health = replace(self._health, last=text)
         self._last_lost = name
-        self._announce(lost.kind, text, name, log=self._log_of(name))
+        self._announce(lost.kind, text, name, log="\n".join(self._log_of(name)))
 
-    def _log_of(self, name: str | None, lines: int = 8) -> str:
-        """Last lines that a job wrote, of the text that it complained in."""
-        if name is None:
-            return ""
-        with contextlib.suppress(OSError):
-            text = (self._logs / f"{name}.err").read_text(errors="replace")
-            return "\n".join(text.splitlines()[-lines:])
-        return ""
+    def _log_of(self, name: str) -> list[str]:
+        """Last lines of a job's complaints."""
+        return last_lines(self._logs / f"{name}.err")
 
     def _announce(self, kind: str, text: str, worker: str | None = None, log: str = "") -> None:
         event = Event(time.time(), kind, text, worker, log)
@@ -393,10 +389,6 @@ def end_of(ad: dict[str, Any]) -> str:
         "ExitSignal": "signal {}", "LastRemoteHost": "on {}",
     }  # fmt: skip
     return ", ".join(text.format(ad[name]) for name, text in names.items() if ad.get(name) not in (None, ""))
-
-
-def _indented(text: str) -> str:
-    return "".join(f"\n    {line}" for line in text.splitlines())
 
 
 def probe_description(site: Site, tag: str, folder: Path, arguments: list[str], lease: float) -> str:

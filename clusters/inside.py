@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from clusters.htcondor import HISTORY, TAG, end_of, job_of, single_description
+from clusters.logs import indented, last_lines
 from clusters.schedd import PoolError, Schedd
 from clusters.site import Limits, Site
 from clusters.watch import Job
@@ -249,10 +250,7 @@ class DriverJob:
 
     def log(self, lines: int = 8) -> str:
         """Last lines that it wrote."""
-        with contextlib.suppress(OSError):
-            text = (self.folder / f"{DRIVER}.err").read_text(errors="replace")
-            return "".join(f"\n    {line}" for line in text.splitlines()[-lines:])
-        return ""
+        return indented(last_lines(self.folder / f"{DRIVER}.err", lines))
 
     @property
     def _schedd(self) -> Schedd:

@@ -8,8 +8,7 @@ its summary is there, which is sent last; parts are removed after that.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from typing import Any
 from cygnoreco.dataset import Dataset
 from cygnoreco.graph import CalibrationRef
 from cygnoreco.io import objects
-from cygnoreco.io.parts import Receipt
-
-_PART = re.compile(r"parts/(frames-(\d{6})-(\d{6})\.part\.npz)")
+from cygnoreco.io.parts import Receipt, frames_of, without_overlap
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def finished(place: Place) -> dict[str, Any] | None:
     whole = all(there.get(f"result/{name}") == size for name, size in files.items())
     if not whole or f"result/{place.dataset.name}.zarr/zarr.json" not in there:
         return None
-    objects.remove(filter(_PART.fullmatch, there), place.url)
+    take_back(place, _parts(there, place))
     return summary
 
 
@@ -84,13 +81,13 @@ def begin(place: Place, lineage: Mapping[str, Any], *, force: bool) -> list[Rece
         path = folder / "lineage.json"
         path.write_text(json.dumps(lineage, indent=2, sort_keys=True) + "\n")
         objects.put_all({"lineage.json": path}, place.url)
-    matches = filter(None, map(_PART.fullmatch, there))
-    parts = [Receipt(int(each[2]), int(each[3]), f"{place.parts}/{each[1]}", {}, {}) for each in matches]
-    kept: list[Receipt] = []
-    for part in sorted(parts, key=lambda each: (each.start - each.stop, each.start)):
-        if all(part.stop <= other.start or part.start >= other.stop for other in kept):
-            kept.append(part)
-    return sorted(kept)
+    return without_overlap(_parts(there, place))
+
+
+def _parts(there: Iterable[str], place: Place) -> list[Receipt]:
+    """Name the parts among the files of a dataset in a store."""
+    names = (name.removeprefix("parts/") for name in there if name.startswith("parts/"))
+    return [Receipt(*frames, f"{place.parts}/{name}", {}, {}) for name in names if (frames := frames_of(name))]
 
 
 def share(place: Place, reference: CalibrationRef) -> CalibrationRef:
@@ -108,7 +105,7 @@ def send_part(place: Place, part: Receipt) -> None:
 
 
 def take_back(place: Place, parts: list[Receipt]) -> None:
-    """Remove parts that were sent."""
+    """Remove parts from the store."""
     objects.remove([Path(part.path).name for part in parts], place.parts)
 
 
@@ -119,9 +116,8 @@ def names(place: Place) -> dict[str, str]:
 
 def fetch_parts(place: Place) -> None:
     """Bring the parts in the store to the local dataset."""
-    for name in objects.names(place.url):
-        if match := _PART.fullmatch(name):
-            objects.get(f"{place.url}/{name}", place.dataset.parts / match[1])
+    for part in _parts(objects.names(place.url), place):
+        objects.get(part.path, place.dataset.parts / Path(part.path).name)
 
 
 def publish(place: Place) -> None:

@@ -186,17 +186,28 @@ def committed_parts(folder: Path) -> list[Receipt]:
     """
     found = []
     for path in sorted(folder.glob("frames-*.part.npz")):
-        match = _NAME.fullmatch(path.name)
-        if not match:
+        frames = frames_of(path.name)
+        if frames is None:
             continue
         try:
-            receipt = receipt_of(path, int(match[1]), int(match[2]))
+            receipt = receipt_of(path, *frames)
         except ValueError:
             path.unlink()
         else:
             found.append(receipt)
+    return without_overlap(found)
+
+
+def frames_of(name: str) -> tuple[int, int] | None:
+    """Frames that a part has by its file's name; None if it is no part's."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def without_overlap(parts: list[Receipt]) -> list[Receipt]:
+    """Choose parts, in order: of those that overlap, the longest."""
     kept: list[Receipt] = []
-    for receipt in sorted(found, key=lambda each: (each.start - each.stop, each.start)):
+    for receipt in sorted(parts, key=lambda each: (each.start - each.stop, each.start)):
         if all(receipt.stop <= other.start or receipt.start >= other.stop for other in kept):
             kept.append(receipt)
     return sorted(kept)
